@@ -1,0 +1,87 @@
+"""Sessions: `pcr` as every monorepo has it, and this project's own.
+
+They run in the environment that `./setup dev` makes, so that all of them use the same locked packages.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import nox
+
+from cagebuild.sessions import *  # noqa: F403
+
+nox.options.sessions = ["lint", "types", "tests"]
+nox.options.default_venv_backend = "none"
+
+TYPED = ("cagebuild", "tests", "benchmarks", "noxfile.py", "tasks.py")
+FAST = "not integration and not network and not fuzz"
+
+
+def python(session: nox.Session, *words: str) -> None:
+    """Run this interpreter with the session's own words after those given."""
+    session.run(sys.executable, *words, *session.posargs, external=True)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Rules and format."""
+    python(session, "-m", "ruff", "check")
+    python(session, "-m", "ruff", "format", "--check")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Strict typing of everything that is Python here."""
+    python(session, "-m", "mypy", *TYPED)
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """Unit, property and golden tests: no server, no network, no root."""
+    python(session, "-m", "pytest", "-q", "-n", "auto", "-m", FAST)
+
+
+@nox.session
+def integration(session: nox.Session) -> None:
+    """Tests with real servers, programs and package archives; .ci/setup installs what they need."""
+    python(session, "-m", "pytest", "-q", "-n", "auto", "-m", "integration or network")
+
+
+@nox.session
+def fuzz(session: nox.Session) -> None:
+    """A short run of every fuzzer."""
+    python(session, "-m", "pytest", "-q", "-m", "fuzz")
+
+
+@nox.session
+def go(session: nox.Session) -> None:
+    """The Go module: vet, static checks, tests under the race detector."""
+    session.chdir("runtime")
+    session.run("go", "vet", "./...", external=True)
+    session.run("go", "run", "honnef.co/go/tools/cmd/staticcheck", "./...", external=True)
+    session.run("go", "test", "-race", "./...", external=True, env={"CGO_ENABLED": "1"})
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """The benchmarks at small sizes, failing above their limits."""
+    for script in sorted(Path("benchmarks").glob("*.py")):
+        python(session, str(script), "--check", "--small")
+
+
+@nox.session(venv_backend="virtualenv", reuse_venv=True)
+def requirements(session: nox.Session) -> None:
+    """Write requirements/*.txt anew; `-- --upgrade` moves them to the newest versions."""
+    session.install("uv==0.13.9")
+    common = (
+        "uv", "pip", "compile", "--quiet", "--universal", "--generate-hashes", "--no-annotate",
+        "--python-version", "3.11", "--custom-compile-command", "nox -s requirements",
+    )  # fmt: skip
+    sources = ("pyproject.toml", "requirements/build.in")
+    session.run(*common, *session.posargs, "-o", "requirements/build.txt", *sources)
+    session.run(
+        *common, "--group", "dev", "--constraint", "requirements/build.txt",
+        *session.posargs, "-o", "requirements/dev.txt", *sources,
+    )  # fmt: skip
