@@ -2,7 +2,9 @@
 
 A step's id is the SHA-256 of everything that can change its outputs: the kind, the version of the code
 behind the kind, the parameters, and for each input either the digest of its bytes or the id and output
-name of the step that makes it. Where an input's bytes lie on this machine is not part of the id.
+name of the step that makes it. Where an input's bytes lie on this machine is not part of the id, and
+neither are hints: what may help to get the outputs but cannot change them, such as where a file that is
+known by its digest can be had.
 """
 
 from __future__ import annotations
@@ -42,7 +44,11 @@ Input = FileInput | StepInput
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """One unit of work. ``params`` is JSON; ``outputs`` are the names of the files that it makes."""
+    """One unit of work. ``params`` is JSON; ``outputs`` are the names of the files that it makes.
+
+    ``hints`` is JSON that cannot change the outputs (locations of a file with a known digest) and so is
+    in neither the id nor ``facts()``.
+    """
 
     kind: str
     code: str
@@ -51,6 +57,7 @@ class Step:
     inputs: Mapping[str, Input]
     outputs: tuple[str, ...]
     platform: str = "any"
+    hints: Mapping[str, object] = field(default_factory=dict, compare=False)
     id: str = field(init=False)
 
     def __post_init__(self) -> None:
@@ -84,6 +91,10 @@ class StepContext(Protocol):
     @property
     def params(self) -> Mapping[str, object]:
         """The step's parameters."""
+
+    @property
+    def hints(self) -> Mapping[str, object]:
+        """The step's hints, with those that the executor adds for this machine (``partials``)."""
 
     @property
     def inputs(self) -> Mapping[str, Path]:
