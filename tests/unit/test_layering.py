@@ -1,0 +1,153 @@
+"""Which module may import which: docs/architecture.md says it, this holds the code to it.
+
+The table's third column is read as a list of: module names, `values` (the table's first row), "all
+above", "everything", each with an optional "but a and b". Imports for types alone count too: what a
+module knows of another is knowledge, at whatever time.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from cagebuild.code import MAKES_OUTPUTS
+
+ROOT = Path(__file__).parents[2]
+PACKAGE = ROOT / "cagebuild"
+HEAVY = (
+    "cbor2",
+    "cryptography",
+    "debian",
+    "docker",
+    "jsonschema",
+    "nox",
+    "pysequoia",
+    "requests",
+    "rich",
+    "tomlkit",
+    "zstandard",
+)
+"""What only some commands need, so that no command pays for it at its start."""
+
+
+def area_of(file: Path) -> str:
+    """The first name below the package: ``digest`` for digest.py, ``image`` for image/tar.py."""
+    return file.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def all_areas() -> set[str]:
+    return {area_of(file) for file in PACKAGE.rglob("*.py")} - {"__init__"}
+
+
+@cache
+def imports(file: Path) -> frozenset[str]:
+    """Dotted names of this package that a file imports, below the package's own name."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(file.read_bytes())):
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file}:{node.lineno}: relative import"
+            base = node.module or ""
+            found.update(f"{base}.{alias.name}" for alias in node.names)
+    inside = {name.removeprefix("cagebuild.") for name in found if name.startswith("cagebuild.")}
+    return frozenset(name for name in inside if not name.startswith("__"))
+
+
+def names_in(text: str) -> list[str]:
+    return [name.rstrip("/") for name in re.findall(r"`([a-z_/]+)`", text)]
+
+
+def allowed_imports() -> dict[str, set[str]]:
+    """For each area, the areas that the table lets it import; its own is always among them."""
+    text = (ROOT / "docs/architecture.md").read_text()
+    rows = re.findall(r"^\| (`.+?) \|.*\| (.+?) \|$", text.split("## The graph")[0], re.MULTILINE)
+    assert rows, "docs/architecture.md has no table of modules"
+    values = set(names_in(rows[0][0]))
+    everything = {name for row in rows for name in names_in(row[0])}
+    allowed: dict[str, set[str]] = {}
+    above: set[str] = set()
+    for modules, words in rows:
+        granted, _, refused = words.partition(" but ")
+        may = set(names_in(granted)) - {"values"}
+        if "values" in granted:
+            may |= values
+        if "all above" in granted:
+            may |= above
+        if "everything" in granted:
+            may |= everything
+        for name in names_in(modules):
+            allowed[name] = (may - set(names_in(refused))) | {name}
+        above |= set(names_in(modules))
+    return allowed
+
+
+def test_every_module_has_a_row_and_every_row_a_module() -> None:
+    """A module that the page doesn't mention has no place in the design yet."""
+    assert set(allowed_imports()) == all_areas()
+
+
+@pytest.mark.parametrize("area", sorted(all_areas()))
+def test_a_module_imports_only_what_its_row_allows(area: str) -> None:
+    allowed = allowed_imports().get(area, set())
+    wrong = {
+        f"{file.relative_to(ROOT)} imports cagebuild.{name}"
+        for file in PACKAGE.rglob("*.py")
+        if area_of(file) == area
+        for name in imports(file)
+        if name.partition(".")[0] in all_areas() and name.partition(".")[0] not in allowed
+    }
+    assert not wrong
+
+
+def test_the_code_of_steps_is_covered_by_the_code_version() -> None:
+    """A change of code that a step imports must change the step's id.
+
+    Left out on purpose: errors and the door to programs, which make no outputs, and fetching, whose
+    results are checked by digest.
+    """
+    covered = {name.removesuffix(".py") for name in MAKES_OUTPUTS}
+    harmless = {"errors", "process", "step", "fetch"}
+    reached = {"steps"}
+    queue = ["steps"]
+    while queue:
+        area = queue.pop()
+        for file in PACKAGE.rglob("*.py"):
+            if area_of(file) != area or area in harmless:
+                continue
+            new = {name.partition(".")[0] for name in imports(file)} & all_areas() - reached
+            reached |= new
+            queue += sorted(new)
+    assert reached <= covered | harmless
+
+
+def test_only_one_module_starts_programs() -> None:
+    """``process`` is the only door to other programs."""
+    pattern = re.compile(
+        r"^\s*(import|from) subprocess|\bos\.(system|popen|exec\w+|spawn\w+)\(", re.M
+    )
+    doors = {
+        str(file.relative_to(PACKAGE))
+        for file in PACKAGE.rglob("*.py")
+        if pattern.search(file.read_text())
+    }
+    assert doors == {"process.py"}
+
+
+def test_the_tasks_start_without_heavy_modules() -> None:
+    """``invoke build`` with nothing to do has to be quick, so the task file imports little."""
+    program = (
+        "import sys, cagebuild.tasks\n"
+        f"print(*sorted(set({HEAVY!r}) & {{name.partition('.')[0] for name in sys.modules}}))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == []
