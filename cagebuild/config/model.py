@@ -26,6 +26,8 @@ class DebianBase:
     """URL of the archive, without a trailing slash."""
     snapshot: str | None
     """``20260711T000000Z``: read the index as it was then, from Debian's snapshot archive."""
+    updates: tuple[str, ...] = ()
+    """Further suites, as ``bookworm-security``: the highest version of a package is taken."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
