@@ -1,10 +1,10 @@
 """Steps: frozen values that say what runs, on what, and what comes out.
 
-A step's id is the SHA-256 of everything that can change its outputs: the kind, the version of the code
-behind the kind, the parameters, and for each input either the digest of its bytes or the id and output
-name of the step that makes it. Where an input's bytes lie on this machine is not part of the id, and
-neither are hints: what may help to get the outputs but cannot change them, such as where a file that is
-known by its digest can be had.
+A step's id is the SHA-256 of everything that can change its outputs: the kind, the version of the
+code behind the kind, the parameters, and for each input either the digest of its bytes or the id
+and output name of the step that makes it. Where an input's bytes lie on this machine is not part of
+the id, and neither are hints: what may help to get the outputs but cannot change them, such as
+where a file that is known by its digest can be had.
 """
 
 from __future__ import annotations
@@ -12,15 +12,13 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from cagebuild.digest import Digest
-
-type_json = None | bool | int | str | list["type_json"] | dict[str, "type_json"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,8 +44,8 @@ Input = FileInput | StepInput
 class Step:
     """One unit of work. ``params`` is JSON; ``outputs`` are the names of the files that it makes.
 
-    ``hints`` is JSON that cannot change the outputs (locations of a file with a known digest) and so is
-    in neither the id nor ``facts()``.
+    ``hints`` is JSON that cannot change the outputs (locations of a file with known digest), so it
+    is in neither the id nor ``facts()``.
     """
 
     kind: str
@@ -111,4 +109,5 @@ class StepContext(Protocol):
         """Say how far the work is, in bytes; raises InterruptedBuildError when asked to stop."""
 
 
-StepFunction = "Callable[[StepContext], None]"
+StepFunction: TypeAlias = "Callable[[StepContext], None]"
+"""The code of a step: reads ``inputs``, writes every declared output, returns when all is done."""
