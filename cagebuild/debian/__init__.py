@@ -1,1 +1,1 @@
-"""Package."""
+"""Debian packages without apt, dpkg or root: verified indexes, dependency closures, one layer."""
