@@ -1,6 +1,6 @@
 """Sessions: `pcr` as every monorepo has it, and this project's own.
 
-They run in the environment that `./setup dev` makes, so that all of them use the same locked packages.
+They run in the environment that `./setup dev` makes: one set of locked packages for all of them.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ import sys
 from pathlib import Path
 
 import nox
-
 from cagebuild.sessions import *  # noqa: F403
 
 nox.options.sessions = ["lint", "types", "tests"]

@@ -1,0 +1,111 @@
+"""A difference as text: from the PCRs down to the fields of files, the widest cause first."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from cagebuild.explain.model import (
+        Difference,
+        FieldChange,
+        FileChange,
+        OriginChanges,
+        SectionChange,
+        Shift,
+    )
+
+_WIDE = 3
+"""An attribute that moved alike in so many entries is told once, not for each of them."""
+
+
+def render(difference: Difference) -> str:
+    """Lines for a person, or one line that says that nothing differs; ends without a newline."""
+    expected, got = _clean(difference.expected), _clean(difference.got)
+    if not difference:
+        return f"no difference: {got} measures as {expected}"
+    return "\n".join([f"expected: {expected}", f"got:      {got}", *_lines(difference)])
+
+
+def _lines(difference: Difference) -> Iterator[str]:
+    if difference.pcrs:
+        yield ""
+    for pcr in difference.pcrs:
+        yield f"{pcr.name} moved{': ' if pcr.sections else ''}{', '.join(pcr.sections)}"
+        yield f"  got      {pcr.got or 'none'}"
+        yield f"  expected {pcr.expected or 'none'}"
+    for section in difference.sections:
+        yield ""
+        yield from _section(section)
+    if difference.pins:
+        yield ""
+    for pin in difference.pins:
+        yield from _pin(_clean(pin.subject), pin.got, pin.expected)
+
+
+def _pin(subject: str, got: str | None, expected: str | None) -> Iterator[str]:
+    if got is None or expected is None:
+        word = "added" if expected is None else "removed"
+        yield f"{subject}: {word}, {_clean(got or expected or '')}"
+        return
+    yield f"{subject}:"
+    yield f"  got      {_clean(got)}"
+    yield f"  expected {_clean(expected)}"
+
+
+def _section(section: SectionChange) -> Iterator[str]:
+    yield f"{section.section}:"
+    yield f"  got      {section.got or 'none'}"
+    yield f"  expected {section.expected or 'none'}"
+    wide = tuple(shift for shift in section.shifts if shift.count >= _WIDE)
+    for shift in wide:
+        yield from _shift(shift)
+    told = {shift.change for shift in wide}
+    for origin in section.origins:
+        yield from _origin(origin, told)
+    if section.order is not None:
+        order = section.order
+        yield "  order: the same entries stand in another order, the first of them"
+        yield f"    {_clean(order.first)}: got place {order.got}, expected {order.expected}"
+    if not section.explained and section.section.startswith("ramdisk"):
+        if section.got is None or section.expected is None:
+            return
+        yield "  every entry is the same: the archives differ in how they were written"
+
+
+def _shift(shift: Shift) -> Iterator[str]:
+    change = shift.change
+    yield (
+        f"  {change.field} of {shift.count:,} entries, the first {_clean(shift.first)}:"
+        f" got {change.got}, expected {change.expected}"
+    )
+
+
+def _origin(changes: OriginChanges, told: set[FieldChange]) -> Iterator[str]:
+    counts = ((changes.changed, "changed"), (changes.added, "added"), (changes.removed, "removed"))
+    words = ", ".join(f"{count:,} {word}" for count, word in counts if count)
+    yield f"  {_clean(changes.origin) or 'of unknown origin'}: {words}"
+    light = [
+        file for file in changes.attributes if any(change not in told for change in file.fields)
+    ]
+    shown = sorted([*changes.files, *light], key=lambda file: file.path)
+    for file in shown:
+        yield from _file(file, told)
+    # Entries whose every change was told above, or that were only counted.
+    left = changes.count - len(shown)
+    if left and shown:
+        yield f"    and {left:,} more"
+
+
+def _file(file: FileChange, told: set[FieldChange]) -> Iterator[str]:
+    yield f"    {file.change:<8} {_clean(file.path)}"
+    for change in file.fields:
+        if change not in told:
+            got, expected = _clean(change.got), _clean(change.expected)
+            yield f"      {change.field}: got {got}, expected {expected}"
+
+
+def _clean(text: str) -> str:
+    """Names from files of strangers must not steer the terminal."""
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
