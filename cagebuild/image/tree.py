@@ -8,6 +8,7 @@ not by size: about 300 bytes an entry.
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from enum import IntEnum
 from operator import itemgetter
 from typing import TYPE_CHECKING, NamedTuple, Protocol
@@ -42,6 +43,7 @@ class FileSource:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._descriptor = -1
         self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
 
     def pread(self, size: int, offset: int) -> bytes:
@@ -49,8 +51,41 @@ class FileSource:
         return os.pread(self._descriptor, size, offset)
 
     def close(self) -> None:
-        """Release the descriptor."""
-        os.close(self._descriptor)
+        """Release the descriptor. Happens by itself when nothing refers to the source any more."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    def __del__(self) -> None:
+        self.close()
+
+
+@dataclass(frozen=True, slots=True)
+class Region:
+    """A stretch of a source, itself a source: a blob inside an archive, without copying it."""
+
+    source: Source
+    offset: int
+    size: int
+
+    @classmethod
+    def of_file(cls, path: Path) -> Region:
+        """All of a file; raises OSError."""
+        return cls(FileSource(path), 0, path.stat().st_size)
+
+    @classmethod
+    def of_bytes(cls, data: bytes) -> Region:
+        """All of a buffer."""
+        return cls(MemorySource(data), 0, len(data))
+
+    def pread(self, size: int, offset: int) -> bytes:
+        """Up to ``size`` bytes from ``offset`` of this stretch; fewer only at its end."""
+        size = min(size, self.size - offset)
+        return self.source.pread(size, self.offset + offset) if size > 0 else b""
+
+    def chunks(self, chunk: int = 1 << 20) -> Iterator[bytes]:
+        """All its bytes in order; raises ImageError when the source ends early."""
+        return stored(self.source, self.offset, self.size, chunk)
 
 
 class MemorySource:
@@ -169,27 +204,14 @@ class Node:
         """
         extents = self._rare.extents
         if extents is None:
-            yield from self._stored(self.offset, self.size, chunk)
+            yield from stored(self.source, self.offset, self.size, chunk, self.origin)
             return
         position = 0
         for start, offset, length in extents:
             yield from _zeros(start - position, chunk)
-            yield from self._stored(offset, length, chunk)
+            yield from stored(self.source, offset, length, chunk, self.origin)
             position = start + length
         yield from _zeros(self.size - position, chunk)
-
-    def _stored(self, offset: int, length: int, chunk: int) -> Iterator[bytes]:
-        end = offset + length
-        while offset < end:
-            data = self.source.pread(min(chunk, end - offset), offset) if self.source else b""
-            if not data:
-                raise ImageError(
-                    f"the content of a file from {self.origin or 'an unnamed source'} ends early: "
-                    f"{end - offset} bytes are missing at offset {offset}",
-                    hint="the archive was cut or changed while it was read; fetch it again",
-                )
-            offset += len(data)
-            yield data
 
 
 def new_root() -> Node:
@@ -219,6 +241,23 @@ def walk(root: Node, prefix: bytes = b"") -> Iterator[tuple[bytes, Node]]:
 
 def _sorted_children(node: Node) -> Iterator[tuple[bytes, Node]]:
     return iter(sorted(node.children.items(), key=itemgetter(0)) if node.children else ())
+
+
+def stored(
+    source: Source | None, offset: int, length: int, chunk: int = 1 << 20, origin: str = ""
+) -> Iterator[bytes]:
+    """``length`` bytes of a source in chunks; raises ImageError when it ends early."""
+    end = offset + length
+    while offset < end:
+        data = source.pread(min(chunk, end - offset), offset) if source else b""
+        if not data:
+            raise ImageError(
+                f"the content of a file from {origin or 'an unnamed source'} ends early: "
+                f"{end - offset} bytes are missing at offset {offset}",
+                hint="the archive was cut or changed while it was read; fetch it again",
+            )
+        offset += len(data)
+        yield data
 
 
 def _zeros(length: int, chunk: int) -> Iterator[bytes]:
