@@ -34,6 +34,9 @@ MAX_SYMLINKS = 40
 _WHITEOUT_PREFIX = b".wh."
 _OPAQUE = b".wh..wh..opq"
 _WHITEOUT = Node(Kind.CHARACTER, mode=0)
+"""Stands for what a ``.wh.`` entry hides; an entry of the same layer may take its place."""
+_DEVICE = Node(Kind.CHARACTER, mode=0)
+"""The same for an entry that is a character device 0:0 itself."""
 _NOT_NAMES = (b"", b".", b"..")
 
 
@@ -156,7 +159,7 @@ class _Unpacked:
         elif node.kind is Kind.SYMLINK:
             self._check_target(node.target)
         elif node.kind is Kind.CHARACTER and node.rdev == (0, 0):
-            node = _WHITEOUT
+            node = _DEVICE
             self.whiteouts = True
         self._place(parent, base, node)
 
@@ -206,8 +209,8 @@ class _Unpacked:
         parts = components(link)
         target = self._directory(parts[:-1], make=False) if parts else None
         found = target.children.get(parts[-1]) if target is not None and target.children else None
-        if found is None or found is _WHITEOUT:
-            lower = find(self._below, parts) is not None
+        if found is None or found is _WHITEOUT or found is _DEVICE:
+            lower = bool(parts) and find(self._below, parts) is not None
             place = "only a lower layer has" if lower else "the layer doesn't have before it"
             self.fail(f"it is a hard link to {shown(link)}, which {place}")
         if found.kind is Kind.DIRECTORY:
@@ -304,7 +307,7 @@ class _Merge:
                     continue
                 if old is not None:
                     self._release(old)
-                if node is _WHITEOUT:
+                if node is _WHITEOUT or node is _DEVICE:
                     below.pop(name, None)
                     continue
                 below[name] = node
