@@ -1,0 +1,26 @@
+"""The step ``boot-debian``: the kernel out of its package.
+
+Input: ``kernel.deb``. Parameter: ``architecture``, ``x86_64`` or ``aarch64``. Output: ``kernel``.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cagebuild.debian.kernel import extract
+
+if TYPE_CHECKING:
+    from cagebuild.step import StepContext
+
+
+def run(context: StepContext) -> None:
+    """Run the step; raises ImageError."""
+    architecture = context.params["architecture"]
+    if architecture != "x86_64" and architecture != "aarch64":
+        raise TypeError(f"architecture: {architecture!r}")
+    extract(
+        context.inputs["kernel.deb"],
+        architecture,
+        scratch=context.scratch,
+        kernel=context.output("kernel"),
+    )
