@@ -10,10 +10,10 @@ import heapq
 import json
 import tempfile
 from array import array
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from itertools import chain
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple
 
 from cagebuild.explain.model import (
     ATTRIBUTES,
@@ -29,7 +29,8 @@ from cagebuild.explain.model import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from cagebuild.explain.model import Change
+    from cagebuild.explain.model import Change, SectionChange
+    from cagebuild.nitro.manifest import ManifestEntry
 
 _RUN = 20_000
 _MOST_ORIGINS = 5_000
@@ -38,28 +39,12 @@ _MOST_VERSIONS = 4
 _OTHER_ORIGINS = "other origins"
 
 
-class Entry(Protocol):
-    """What a manifest says of one ramdisk entry."""
-
-    ramdisk: int
-    path: str
-    kind: str
-    mode: int
-    uid: int
-    gid: int
-    mtime: int
-    size: int
-    digest: str | None
-    target: str | None
-    rdev: tuple[int, int] | None
-    origin: str
-
-
 class Row(NamedTuple):
     """An entry as it is sorted: a directory just before its contents, equal names in file order."""
 
     ramdisk: int
     parts: tuple[str, ...]
+    """Components of the name; bytes that are not UTF-8 are surrogates."""
     ordinal: int
     kind: str
     mode: int
@@ -74,8 +59,9 @@ class Row(NamedTuple):
 
     @property
     def path(self) -> str:
-        """The name without the slash that may end a directory's."""
-        return "/".join(self.parts)
+        """The name as it is shown, without the slash that may end a directory's."""
+        raw = "/".join(self.parts).encode("utf-8", "surrogateescape")
+        return raw.decode("utf-8", "backslashreplace")
 
 
 @dataclass(slots=True)
@@ -171,8 +157,8 @@ class Comparison:
 
 
 def compare(
-    expected: Callable[[], Iterable[Entry]],
-    got: Callable[[], Iterable[Entry]],
+    expected: Callable[[], Iterable[ManifestEntry]],
+    got: Callable[[], Iterable[ManifestEntry]],
     ramdisks: frozenset[int],
     limit: int,
 ) -> dict[int, tuple[Comparison, OrderChange | None]]:
@@ -189,8 +175,20 @@ def compare(
     }
 
 
+def described(
+    change: SectionChange, comparison: Comparison, order: OrderChange | None
+) -> SectionChange:
+    """The change of a ramdisk, with what was found in it."""
+    return replace(
+        change,
+        origins=comparison.origins(),
+        shifts=comparison.attribute_shifts(),
+        order=order,
+    )
+
+
 def _order_change(
-    comparison: Comparison, ramdisk: int, expected: Callable[[], Iterable[Entry]]
+    comparison: Comparison, ramdisk: int, expected: Callable[[], Iterable[ManifestEntry]]
 ) -> OrderChange | None:
     place = comparison.first_out_of_order()
     if place is None:
@@ -200,7 +198,7 @@ def _order_change(
     return OrderChange(first=first, expected=place, got=comparison.places[place])
 
 
-def _rows(entries: Iterable[Entry], ramdisks: frozenset[int]) -> Iterator[Row]:
+def _rows(entries: Iterable[ManifestEntry], ramdisks: frozenset[int]) -> Iterator[Row]:
     ordinals = dict.fromkeys(ramdisks, 0)
     for entry in entries:
         if entry.ramdisk not in ramdisks:
@@ -209,7 +207,7 @@ def _rows(entries: Iterable[Entry], ramdisks: frozenset[int]) -> Iterator[Row]:
         ordinals[entry.ramdisk] += 1
         yield Row(
             ramdisk=entry.ramdisk,
-            parts=tuple(entry.path.rstrip("/").split("/")),
+            parts=tuple(entry.path.rstrip(b"/").decode("utf-8", "surrogateescape").split("/")),
             ordinal=ordinal,
             kind=entry.kind,
             mode=entry.mode,
@@ -217,14 +215,16 @@ def _rows(entries: Iterable[Entry], ramdisks: frozenset[int]) -> Iterator[Row]:
             gid=entry.gid,
             mtime=entry.mtime,
             size=entry.size,
-            digest=entry.digest or "",
-            target=entry.target or "",
-            device="{}:{}".format(*entry.rdev) if entry.rdev else "",
+            digest=entry.sha256,
+            target=entry.target.decode("utf-8", "backslashreplace"),
+            device=f"{entry.rdev[0]}:{entry.rdev[1]}",
             origin=entry.origin,
         )
 
 
-def _sorted_rows(entries: Iterable[Entry], ramdisks: frozenset[int], spill: str) -> Iterator[Row]:
+def _sorted_rows(
+    entries: Iterable[ManifestEntry], ramdisks: frozenset[int], spill: str
+) -> Iterator[Row]:
     """The rows in the order of ``Row``: sorted in runs, which wait in files below ``spill``."""
     runs: list[Iterator[Row]] = []
     run: list[Row] = []
@@ -292,7 +292,7 @@ def _fields(expected: Row, got: Row) -> Iterator[FieldChange]:
 
 
 def _content(row: Row) -> str:
-    return f"{row.digest or 'no digest'} ({row.size:,} bytes)"
+    return f"sha256:{row.digest} ({row.size:,} bytes)"
 
 
 def _time(seconds: int) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from cagebuild.nitro.cpio import printable
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -22,7 +24,7 @@ _WIDE = 3
 
 def render(difference: Difference) -> str:
     """Lines for a person, or one line that says that nothing differs; ends without a newline."""
-    expected, got = _clean(difference.expected), _clean(difference.got)
+    expected, got = printable(difference.expected), printable(difference.got)
     if not difference:
         return f"no difference: {got} measures as {expected}"
     return "\n".join([f"expected: {expected}", f"got:      {got}", *_lines(difference)])
@@ -41,17 +43,17 @@ def _lines(difference: Difference) -> Iterator[str]:
     if difference.pins:
         yield ""
     for pin in difference.pins:
-        yield from _pin(_clean(pin.subject), pin.got, pin.expected)
+        yield from _pin(printable(pin.subject), pin.got, pin.expected)
 
 
 def _pin(subject: str, got: str | None, expected: str | None) -> Iterator[str]:
     if got is None or expected is None:
         word = "added" if expected is None else "removed"
-        yield f"{subject}: {word}, {_clean(got or expected or '')}"
+        yield f"{subject}: {word}, {printable(got or expected or '')}"
         return
     yield f"{subject}:"
-    yield f"  got      {_clean(got)}"
-    yield f"  expected {_clean(expected)}"
+    yield f"  got      {printable(got)}"
+    yield f"  expected {printable(expected)}"
 
 
 def _section(section: SectionChange) -> Iterator[str]:
@@ -67,7 +69,7 @@ def _section(section: SectionChange) -> Iterator[str]:
     if section.order is not None:
         order = section.order
         yield "  order: the same entries stand in another order, the first of them"
-        yield f"    {_clean(order.first)}: got place {order.got}, expected {order.expected}"
+        yield f"    {printable(order.first)}: got place {order.got}, expected {order.expected}"
     if not section.explained and section.section.startswith("ramdisk"):
         if section.got is None or section.expected is None:
             return
@@ -77,7 +79,7 @@ def _section(section: SectionChange) -> Iterator[str]:
 def _shift(shift: Shift) -> Iterator[str]:
     change = shift.change
     yield (
-        f"  {change.field} of {shift.count:,} entries, the first {_clean(shift.first)}:"
+        f"  {change.field} of {shift.count:,} entries, the first {printable(shift.first)}:"
         f" got {change.got}, expected {change.expected}"
     )
 
@@ -85,7 +87,7 @@ def _shift(shift: Shift) -> Iterator[str]:
 def _origin(changes: OriginChanges, told: set[FieldChange]) -> Iterator[str]:
     counts = ((changes.changed, "changed"), (changes.added, "added"), (changes.removed, "removed"))
     words = ", ".join(f"{count:,} {word}" for count, word in counts if count)
-    yield f"  {_clean(changes.origin) or 'of unknown origin'}: {words}"
+    yield f"  {printable(changes.origin) or 'of unknown origin'}: {words}"
     light = [
         file for file in changes.attributes if any(change not in told for change in file.fields)
     ]
@@ -99,13 +101,8 @@ def _origin(changes: OriginChanges, told: set[FieldChange]) -> Iterator[str]:
 
 
 def _file(file: FileChange, told: set[FieldChange]) -> Iterator[str]:
-    yield f"    {file.change:<8} {_clean(file.path)}"
+    yield f"    {file.change:<8} {printable(file.path)}"
     for change in file.fields:
         if change not in told:
-            got, expected = _clean(change.got), _clean(change.expected)
+            got, expected = printable(change.got), printable(change.expected)
             yield f"      {change.field}: got {got}, expected {expected}"
-
-
-def _clean(text: str) -> str:
-    """Names from files of strangers must not steer the terminal."""
-    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
