@@ -1,1 +1,1 @@
-"""Package."""
+"""The formats of Nitro Enclaves: ramdisks, image files, PCRs, signatures."""

@@ -1,0 +1,59 @@
+"""A file that appears under its name only when it is whole."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import stat
+from typing import TYPE_CHECKING
+
+from cagebuild.errors import EifError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+@contextlib.contextmanager
+def new_file(path: Path) -> Iterator[int]:
+    """A descriptor of a new, empty file that takes the place of ``path`` when the block succeeds.
+
+    When it fails nothing is left behind and what was there stays. Raises EifError when the file
+    cannot be made, and for an OSError in the block, such as a full disk.
+    """
+    try:
+        # Through a symlink the file it names is replaced, not the link.
+        target = path.resolve()
+        if target.exists() and not stat.S_ISREG(target.stat().st_mode):
+            raise EifError(f"{path} is not a regular file", hint="name a new file to write to")
+        temporary = target.with_name(f".{target.name[:100]}.{secrets.token_hex(8)}.tmp")
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        descriptor = os.open(temporary, flags, 0o666)
+    except OSError as error:
+        raise _cannot_write(path, error) from error
+    try:
+        try:
+            yield descriptor
+        finally:
+            os.close(descriptor)
+        temporary.replace(target)
+    except BaseException as error:
+        temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise _cannot_write(path, error) from error
+        raise
+
+
+def write_all(descriptor: int, data: bytes) -> None:
+    """Write at the descriptor's position, however many calls it takes; raises OSError."""
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view) :]
+
+
+def _cannot_write(path: Path, error: OSError) -> EifError:
+    return EifError(
+        f"cannot write {path}: {error.strerror or error}",
+        hint="check that the folder exists, that you may write to it, and that the disk has room",
+    )
