@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path, PurePosixPath
 
     from cagebuild.digest import Digest
@@ -21,6 +22,7 @@ class DebianBase:
 
     suite: str
     packages: tuple[str, ...]
+    """``name``, ``name:architecture`` or ``name=version``. Sorted."""
     components: tuple[str, ...]
     mirror: str
     """URL of the archive, without a trailing slash."""
@@ -92,7 +94,7 @@ class App:
     user: str | None
     workdir: PurePosixPath | None
     env: tuple[tuple[str, str], ...]
-    """Sorted by name; added to the base image's."""
+    """Sorted by name; added to the base image's. Never a line break or NUL in a name or value."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,7 +119,10 @@ class Ingress:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EgressRule:
-    """One allowed destination: ``host`` is lower-case without trailing dot, ``*.host``, an IP or a CIDR."""
+    """One allowed destination.
+
+    ``host`` is a name in lower case without trailing dot, ``*.name``, an IP address or a network.
+    """
 
     host: str
     port: int
@@ -175,7 +180,9 @@ class Cage:
     runtime: Runtime | None
     """None when the cage says ``runtime = false``: nothing is injected."""
     ingress: tuple[Ingress, ...]
+    """Sorted by port."""
     egress: tuple[EgressRule, ...]
+    """Sorted; empty: nothing is allowed."""
     epoch: Epoch
     enclave: Enclave
     signing: Signing | None
@@ -201,6 +208,17 @@ class Workspace:
     """The repository's root: where addresses start and defaults come from."""
 
     root: Path
+    """Absolute, without symlinks."""
     store: StoreSettings
     mirrors: tuple[str, ...]
     """URLs asked first for any locked digest: ``<url>/<sha256 hex>``."""
+    cages: tuple[str, ...] | None
+    """Patterns of folders that may hold cages; None: all."""
+    exclude: tuple[str, ...]
+    """Patterns of folders that hold no cages."""
+    root_cage: str | None
+    """The name of the cage that the root's own cage.toml declares, if it is one."""
+    defaults: Mapping[str, Any] = field(hash=False)
+    """Sections that cages inherit from: checked, JSON values only, relative paths made ``//…``."""
+    fingerprint: str
+    """SHA-256 of ``defaults``, in hex."""
