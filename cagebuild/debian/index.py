@@ -279,15 +279,17 @@ def _get_checked(urls: list[str], entry: IndexFile, get: Get) -> bytes:
 def _decompress(data: bytes, suffix: str, limit: int) -> bytes:
     """Unpack at most ``min(limit, LIMIT)`` bytes; more, or rubbish, is a ResolveError."""
     limit = min(limit, LIMIT)
+    state = (
+        lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=256 << 20)
+        if suffix == ".xz"
+        else zlib.decompressobj(31)
+    )
     try:
-        if suffix == ".xz":
-            index = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=256 << 20).decompress(
-                data, limit + 1
-            )
-        else:
-            index = zlib.decompressobj(31).decompress(data, limit + 1)
-    except (lzma.LZMAError, zlib.error, EOFError) as error:
+        index = state.decompress(data, limit + 1)
+    except (lzma.LZMAError, zlib.error) as error:
         raise ResolveError(f"an index cannot be decompressed: {error}") from None
     if len(index) > limit:
         raise ResolveError(f"an index is larger than the {limit} bytes that it may have")
+    if not state.eof:
+        raise ResolveError("an index cannot be decompressed: it is cut")
     return index

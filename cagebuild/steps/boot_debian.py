@@ -15,12 +15,13 @@ if TYPE_CHECKING:
 
 def run(context: StepContext) -> None:
     """Run the step; raises ImageError."""
-    architecture = context.params["architecture"]
-    if architecture != "x86_64" and architecture != "aarch64":
-        raise TypeError(f"architecture: {architecture!r}")
-    extract(
-        context.inputs["kernel.deb"],
-        architecture,
-        scratch=context.scratch,
-        kernel=context.output("kernel"),
-    )
+    match context.params["architecture"]:
+        case "x86_64" | "aarch64" as architecture:
+            extract(
+                context.inputs["kernel.deb"],
+                architecture,
+                scratch=context.scratch,
+                kernel=context.output("kernel"),
+            )
+        case other:
+            raise TypeError(f"architecture: {other!r}")

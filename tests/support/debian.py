@@ -1,0 +1,239 @@
+"""Small Debian archives with a key of their own, and packages both well-formed and not."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import io
+import lzma
+import tarfile
+import threading
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cache, partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from typing import TYPE_CHECKING
+
+from pysequoia import ArmorKind, Profile, SignatureMode, Tsk, armor, sign
+from pysequoia.packet import PacketPile
+
+from cagebuild.debian.index import Universe
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
+
+DATE = "Sat, 11 Jul 2026 10:16:37 UTC"
+DATE_SECONDS = 1783764997
+
+
+@cache
+def key(name: str) -> Tsk:
+    """A signing key; the same one for the same name within a run."""
+    return Tsk.generate(f"{name} <{name}@example.org>", profile=Profile.RFC4880)
+
+
+def keyring(*names: str) -> bytes:
+    """The public certificates of keys, one after the other."""
+    return b"".join(bytes(key(name).extract_certificate()) for name in names)
+
+
+def clear_sign(text: bytes, *names: str) -> bytes:
+    """A cleartext-signed message with a signature of each key."""
+    messages = [sign(key(name).signer(), text, mode=SignatureMode.CLEAR) for name in names]
+    begin = b"-----BEGIN PGP SIGNATURE-----"
+    packets = b""
+    for message in messages:
+        packets += b"".join(
+            bytes(packet) for packet in PacketPile.from_bytes(begin + message.partition(begin)[2])
+        )
+    return messages[0].partition(begin)[0] + armor(packets, ArmorKind.Signature).encode()
+
+
+# Packages
+
+
+def member(name: str, **attributes: object) -> tarfile.TarInfo:
+    """The header of an entry: 0644, 0:0, mtime 1 unless said otherwise."""
+    info = tarfile.TarInfo(name)
+    info.mtime = 1
+    for attribute, value in attributes.items():
+        setattr(info, attribute, value)
+    return info
+
+
+def folder(name: str, mode: int = 0o755, **attributes: object) -> tuple[tarfile.TarInfo, bytes]:
+    return member(name, type=tarfile.DIRTYPE, mode=mode, **attributes), b""
+
+
+def file(name: str, content: bytes = b"", **attributes: object) -> tuple[tarfile.TarInfo, bytes]:
+    return member(name, size=len(content), **attributes), content
+
+
+def symlink(name: str, target: str) -> tuple[tarfile.TarInfo, bytes]:
+    return member(name, type=tarfile.SYMTYPE, linkname=target, mode=0o777), b""
+
+
+def hard_link(name: str, target: str) -> tuple[tarfile.TarInfo, bytes]:
+    return member(name, type=tarfile.LNKTYPE, linkname=target), b""
+
+
+def tar(*entries: tuple[tarfile.TarInfo, bytes]) -> bytes:
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w", format=tarfile.GNU_FORMAT) as archive:
+        for info, content in entries:
+            archive.addfile(info, io.BytesIO(content))
+    return out.getvalue()
+
+
+def ar(*members: tuple[str, bytes]) -> bytes:
+    """An ar archive as dpkg-deb writes it."""
+    out = b"!<arch>\n"
+    for name, content in members:
+        out += f"{name:<16}{1:<12}{0:<6}{0:<6}{'100644':<8}{len(content):<10}`\n".encode()
+        out += content + b"\n" * (len(content) % 2)
+    return out
+
+
+def compress(data: bytes, suffix: str) -> bytes:
+    if suffix == ".xz":
+        return lzma.compress(data, preset=0)
+    if suffix == ".gz":
+        return gzip.compress(data, mtime=0)
+    if suffix == ".zst":
+        import zstandard
+
+        return zstandard.ZstdCompressor().compress(data)
+    return data
+
+
+def control_text(name: str, version: str, architecture: str, fields: Mapping[str, str]) -> str:
+    lines = {"Package": name, "Version": version, "Architecture": architecture, **fields}
+    return "".join(f"{key}: {value}\n" for key, value in lines.items())
+
+
+def make_deb(
+    name: str,
+    *entries: tuple[tarfile.TarInfo, bytes],
+    version: str = "1.0",
+    architecture: str = "amd64",
+    fields: Mapping[str, str] | None = None,
+    suffix: str = ".xz",
+) -> bytes:
+    """A .deb whose data.tar has these entries below ``./``."""
+    control = control_text(name, version, architecture, fields or {})
+    return ar(
+        ("debian-binary", b"2.0\n"),
+        ("control.tar.xz", compress(tar(file("./control", control.encode())), ".xz")),
+        (f"data.tar{suffix}", compress(tar(*entries), suffix)),
+    )
+
+
+# Indexes
+
+
+def stanza(name: str, version: str = "1.0", *, architecture: str = "amd64", **fields: str) -> str:
+    """A paragraph of a Packages file; ``pre_depends="x"`` becomes ``Pre-Depends: x``."""
+    digest = hashlib.sha256(f"{name} {version}".encode()).hexdigest()
+    values = {
+        "Package": name,
+        "Version": version,
+        "Architecture": architecture,
+        "Filename": f"pool/main/{name[0]}/{name}/{name}_{version.replace(':', '%3a')}.deb",
+        "Size": "1000",
+        "SHA256": digest,
+        **{_field(key): value for key, value in fields.items()},
+    }
+    return "".join(f"{key}: {value}\n" for key, value in values.items())
+
+
+def _field(keyword: str) -> str:
+    return "SHA256" if keyword == "sha256" else keyword.replace("_", "-").title()
+
+
+def universe(*stanzas: str, suite: str = "trial") -> Universe:
+    """Packages for amd64."""
+    made = Universe("amd64")
+    made.add("\n".join(stanzas).encode(), suite)
+    return made
+
+
+@dataclass(slots=True)
+class Archive:
+    """A Debian archive in a folder: fill, then ``publish``."""
+
+    root: Path
+    suite: str = "trial"
+    component: str = "main"
+    signers: Sequence[str] = ("archive",)
+    release: dict[str, str] = field(default_factory=dict)
+    by_hash: bool = True
+    stanzas: list[str] = field(default_factory=list)
+
+    def add(self, deb: bytes, name: str, version: str = "1.0", **fields: str) -> None:
+        """Put a package into the pool and the index."""
+        path = self.root / f"pool/main/{name}_{version}.deb"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(deb)
+        self.stanzas.append(
+            stanza(
+                name,
+                version,
+                **{
+                    "filename": f"pool/main/{path.name}",
+                    "size": str(len(deb)),
+                    "sha256": hashlib.sha256(deb).hexdigest(),
+                    **fields,
+                },
+            )
+        )
+
+    def publish(self, *, architecture: str = "amd64", suffix: str = ".xz") -> None:
+        """Write the index and a signed InRelease."""
+        index = "\n".join(self.stanzas).encode()
+        packed = compress(index, suffix)
+        path = f"{self.component}/binary-{architecture}/Packages"
+        dists = self.root / "dists" / self.suite
+        folder = (dists / path).parent
+        (folder / "by-hash/SHA256").mkdir(parents=True, exist_ok=True)
+        (folder / f"Packages{suffix}").write_bytes(packed)
+        if self.by_hash:
+            (folder / "by-hash/SHA256" / hashlib.sha256(packed).hexdigest()).write_bytes(packed)
+        text = release_text(
+            {path: index, path + suffix: packed},
+            Suite=self.suite,
+            Codename=self.suite,
+            Architectures=architecture,
+            **{"Acquire-By-Hash": "yes", **self.release},
+        )
+        (dists / "InRelease").write_bytes(clear_sign(text, *self.signers))
+
+
+def release_text(files: Mapping[str, bytes], **fields: str) -> bytes:
+    """The text of a Release file."""
+    lines = [f"{name}: {value}" for name, value in {"Date": DATE, **fields}.items() if value]
+    lines.append("SHA256:")
+    lines += [
+        f" {hashlib.sha256(content).hexdigest()} {len(content):8} {path}"
+        for path, content in files.items()
+    ]
+    return ("\n".join(lines) + "\n").encode()
+
+
+class _Handler(SimpleHTTPRequestHandler):
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+        """Nothing on the terminal."""
+
+
+@contextmanager
+def served(root: Path) -> Iterator[str]:
+    """The base URL of a local HTTP server for a folder."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Handler, directory=str(root)))
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
