@@ -94,22 +94,20 @@ class Comparison:
             if not fields:
                 return
             self._count_shifts(fields, got.path)
-        group = self._group(family(got.origin or expected.origin))
+        name = family(got.origin or expected.origin)
+        if name not in self.groups and len(self.groups) >= _MOST_ORIGINS:
+            name = _OTHER_ORIGINS
+        group = self.groups.setdefault(name, _Group())
         group.counts[change] = group.counts.get(change, 0) + 1
-        if change != "added" and len(group.expected) < _MOST_VERSIONS:
-            group.expected[expected.origin] = None
-        if change != "removed" and len(group.got) < _MOST_VERSIONS:
-            group.got[got.origin] = None
+        if change != "added":
+            _remember(group.expected, expected.origin, name)
+        if change != "removed":
+            _remember(group.got, got.origin, name)
         light = change == "changed" and all(found.field in ATTRIBUTES for found in fields)
         kept = group.attributes if light else group.files
         if len(kept) < self.limit:
             origin = versions([expected.origin, got.origin])
             kept.append(FileChange(path=got.path, change=change, origin=origin, fields=fields))
-
-    def _group(self, name: str) -> _Group:
-        if name not in self.groups and len(self.groups) >= _MOST_ORIGINS:
-            name = _OTHER_ORIGINS
-        return self.groups.setdefault(name, _Group())
 
     def _count_shifts(self, fields: tuple[FieldChange, ...], path: str) -> None:
         for change in fields:
@@ -154,6 +152,12 @@ class Comparison:
                 return expected
             furthest = max(furthest, got)
         return None
+
+
+def _remember(versions: dict[str, None], origin: str, name: str) -> None:
+    """Keep a version of the group's origin, a few of them at most."""
+    if family(origin) == name and len(versions) < _MOST_VERSIONS:
+        versions[origin] = None
 
 
 def compare(
