@@ -11,14 +11,18 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
     from pathlib import Path
 
     from cagebuild.digest import Digest
+
+_FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+-]{0,199}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,12 +44,13 @@ class StepInput:
 Input = FileInput | StepInput
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class Step:
     """One unit of work. ``params`` is JSON; ``outputs`` are the names of the files that it makes.
 
     ``hints`` is JSON that cannot change the outputs (locations of a file with known digest), so it
-    is in neither the id nor ``facts()``.
+    is in neither the id nor ``facts()``. Steps of one id are equal. Raises TypeError for params
+    that are not JSON, ValueError for outputs without a file's name and inputs that nothing makes.
     """
 
     kind: str
@@ -59,7 +64,25 @@ class Step:
     id: str = field(init=False)
 
     def __post_init__(self) -> None:
+        _require_json(self.params)
+        if len(set(self.outputs)) != len(self.outputs):
+            raise ValueError(f"{self.name}: two outputs of one name: {self.outputs}")
+        for name in self.outputs:
+            if not _FILE_NAME.fullmatch(name):
+                raise ValueError(f"{self.name}: output {name!r} is not a file's name")
+        for given in self.inputs.values():
+            if isinstance(given, StepInput) and given.output not in given.step.outputs:
+                raise ValueError(f"{self.name}: {given.step.name} has no output {given.output!r}")
         object.__setattr__(self, "id", hashlib.sha256(canonical(self.facts())).hexdigest())
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Step) and self.id == other.id
+
+    def __hash__(self) -> int:
+        return hash(self.id)
+
+    def __repr__(self) -> str:
+        return f"<Step {self.name!r} {self.id[:12]}>"
 
     def facts(self) -> dict[str, object]:
         """All that the id covers, as JSON: also what is compared to explain a miss."""
@@ -81,6 +104,20 @@ class Step:
 def canonical(value: object) -> bytes:
     """JSON with sorted keys and no white space, so that equal values give equal bytes."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True).encode()
+
+
+def _require_json(value: object) -> None:
+    """Refuse what could be written like another value, such as a key 1 beside a key "1"."""
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            if not isinstance(key, str):
+                raise TypeError(f"a key of a step's params is not a string: {key!r}")
+            _require_json(inner)
+    elif isinstance(value, (list, tuple)):
+        for inner in value:
+            _require_json(inner)
+    elif value is not None and not isinstance(value, (bool, int, str)):
+        raise TypeError(f"a value of a step's params is not JSON: {value!r}")
 
 
 class StepContext(Protocol):

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import stat
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Protocol
+
+from cagebuild.step import canonical
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -40,6 +45,10 @@ class Executor(Protocol):
         """
 
 
+class BrokenStepError(Exception):
+    """The code of a step did not keep to what the step declares: a bug."""
+
+
 class ProcessExecutor:
     """Calls the code of a step in this process, in the thread that asks."""
 
@@ -48,5 +57,51 @@ class ProcessExecutor:
         self._load = load
 
     def run(self, task: Task) -> Mapping[str, Path]:
-        """Call the step's function with a context that has what the step declares, and no more."""
-        raise NotImplementedError
+        """Call the step's function with a context that has what the step declares, and no more.
+
+        Raises what the function raises, and BrokenStepError for a missing or undeclared output.
+        """
+        function = self._load(task.step.kind)
+        outputs = task.scratch / "outputs"
+        scratch = task.scratch / "scratch"
+        outputs.mkdir()
+        scratch.mkdir()
+        function(_Context(task, scratch, outputs))
+        return _collect(task.step, outputs)
+
+
+class _Context:
+    """``cagebuild.step.StepContext`` for code that runs in this process."""
+
+    def __init__(self, task: Task, scratch: Path, outputs: Path) -> None:
+        # Sorted, as the step's id sees them: an order that it doesn't cover must not show.
+        self.params: Mapping[str, object] = json.loads(canonical(task.step.params))
+        self.inputs = MappingProxyType(dict(sorted(task.inputs.items())))
+        self.hints = task.hints
+        self.scratch = scratch
+        self._declared = task.step.outputs
+        self._outputs = outputs
+        self._progress = task.progress
+
+    def output(self, name: str) -> Path:
+        """Where to write the output of that name."""
+        if name not in self._declared:
+            raise BrokenStepError(f"output {name!r} is not declared, only {self._declared}")
+        return self._outputs / name
+
+    def progress(self, done: int, total: int | None) -> None:
+        """Say how far the work is, in bytes; raises InterruptedBuildError when asked to stop."""
+        self._progress(done, total)
+
+
+def _collect(step: Step, outputs: Path) -> dict[str, Path]:
+    """Every declared output, a regular file, and nothing else; BrokenStepError otherwise."""
+    found = {path.name: path for path in outputs.iterdir()}
+    if missing := sorted(set(step.outputs) - found.keys()):
+        raise BrokenStepError(f"declared outputs were not written: {missing}")
+    if extra := sorted(found.keys() - set(step.outputs)):
+        raise BrokenStepError(f"files beside the declared outputs: {extra}")
+    for name, path in found.items():
+        if not stat.S_ISREG(path.stat(follow_symlinks=False).st_mode):
+            raise BrokenStepError(f"output {name!r} is not a regular file")
+    return found

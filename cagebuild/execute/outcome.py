@@ -1,10 +1,10 @@
-"""What became of each step of a run."""
+"""What became of each step of a run, and who is told of it."""
 
 from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from cagebuild.errors import BuildFailedError
 
@@ -82,3 +82,25 @@ class Summary:
         named = {"skipped": "skipped", "cancelled": "cancelled", "unneeded": "not needed"}
         others = [f"{counts[s]} {named[s]}" for s in STATUSES if s in named and counts[s]]
         return f"{total} step{'' if total == 1 else 's'}: {', '.join(always + others)}"
+
+
+class Reporter(Protocol):
+    """What a run tells as it goes on. ``progress`` is called from any thread, the rest from one."""
+
+    def begin(self, total: int) -> None:
+        """The run has that many steps."""
+
+    def started(self, step: Step) -> None:
+        """The step runs now."""
+
+    def progress(self, step: Step, done: int, total: int | None) -> None:
+        """How far a running step is, in bytes."""
+
+    def finished(self, outcome: Outcome) -> None:
+        """The step is over."""
+
+    def note(self, text: str) -> None:
+        """Something worth knowing: damage that is repaired, waiting for another build."""
+
+    def end(self, summary: Summary) -> None:
+        """The run is over, well or not."""

@@ -2,49 +2,29 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+import signal
+import threading
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from cagebuild.errors import InterruptedBuildError
+from cagebuild.execute.graph import build
+from cagebuild.execute.history import History
+from cagebuild.execute.outcome import Reporter
+from cagebuild.execute.scheduler import Export, Scheduler
+from cagebuild.execute.worker import Worker
+from cagebuild.store import Session
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from pathlib import Path
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from cagebuild.execute.executor import Executor
-    from cagebuild.execute.outcome import Outcome, Summary
+    from cagebuild.execute.outcome import Summary
     from cagebuild.step import Step
     from cagebuild.store import Store
     from cagebuild.store.statcache import StatCache
 
-
-class Reporter(Protocol):
-    """What a run tells as it goes on. ``progress`` is called from any thread, the rest from one."""
-
-    def begin(self, total: int) -> None:
-        """The run has that many steps."""
-
-    def started(self, step: Step) -> None:
-        """The step runs now."""
-
-    def progress(self, step: Step, done: int, total: int | None) -> None:
-        """How far a running step is, in bytes."""
-
-    def finished(self, outcome: Outcome) -> None:
-        """The step is over."""
-
-    def note(self, text: str) -> None:
-        """Something worth knowing: damage that was repaired, waiting for another build."""
-
-    def end(self, summary: Summary) -> None:
-        """The run is over, well or not."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Export:
-    """An output that is to be put outside of the store, as a copy."""
-
-    step: Step
-    output: str
-    path: Path
+__all__ = ["Export", "Reporter", "execute"]
 
 
 def execute(
@@ -67,4 +47,53 @@ def execute(
     Failures are reported and in the summary; ``Summary.raise_for_failures`` makes them an error.
     Raises InterruptedBuildError when stopped by SIGINT or SIGTERM, and StoreError.
     """
-    raise NotImplementedError
+    nodes = build(targets)
+    history = History(store, targets)
+    scheduler = Scheduler(
+        nodes,
+        store=store,
+        history=history,
+        reporter=reporter,
+        jobs=jobs,
+        keep_going=keep_going,
+    )
+    with _on_signals(scheduler.interrupt), Session(store, nodes.keys()) as session:
+        worker = Worker(
+            store,
+            session,
+            executor,
+            stop=scheduler.stop,
+            progress=reporter.progress,
+            note=scheduler.note,
+        )
+        reporter.begin(len(nodes))
+        try:
+            scheduler.run(targets, exports, worker, stats)
+        finally:
+            summary = scheduler.summary()
+            reporter.end(summary)
+        history.record(session, nodes)
+        if summary.count("ran"):
+            from cagebuild.store.prune import bound
+
+            bound(store)
+    if scheduler.interrupted:
+        raise InterruptedBuildError("stopped", hint="what was finished is kept; run it again")
+    return summary
+
+
+@contextmanager
+def _on_signals(interrupt: Callable[[], None]) -> Iterator[None]:
+    """Call ``interrupt`` for SIGINT and SIGTERM, where this thread may. Ignored ones stay so."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    caught = [number for number, handler in before.items() if handler is not signal.SIG_IGN]
+    for number in caught:
+        signal.signal(number, lambda *_: interrupt())
+    try:
+        yield
+    finally:
+        for number in caught:
+            signal.signal(number, before[number])
