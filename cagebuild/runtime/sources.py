@@ -1,0 +1,39 @@
+"""The Go sources of the runtime: which files there are, and their digest as a whole."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cagebuild.digest import Digest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+_PACKAGE = Path(__file__).parent.parent
+_FOLDERS = ("cmd", "internal")
+
+
+def _root() -> Path:
+    installed = _PACKAGE / "data" / "runtime"
+    return installed if installed.is_dir() else _PACKAGE.parent / "runtime"
+
+
+def source_files() -> tuple[tuple[str, Path], ...]:
+    """Every file that the build of the runtime reads, as (path in the module, path here), sorted.
+
+    The module file and all Go files but tests, of the installed package or of the checkout.
+    """
+    root = _root()
+    files = [root / "go.mod"]
+    for folder in _FOLDERS:
+        files += (root / folder).rglob("*.go")
+    names = ((file.relative_to(root).as_posix(), file) for file in files)
+    return tuple(sorted(pair for pair in names if not pair[0].endswith("_test.go")))
+
+
+def tree_digest(files: Iterable[tuple[str, Path]]) -> Digest:
+    """SHA-256 over one line for each file, as ``sha256sum`` prints them, sorted by name."""
+    lines = (f"{Digest.of_file(path).hex}  {name}\n" for name, path in sorted(files))
+    return Digest("sha256", hashlib.sha256("".join(lines).encode()).hexdigest())

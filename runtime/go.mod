@@ -1,0 +1,3 @@
+module cagebuild.dev/runtime
+
+go 1.26

@@ -1,0 +1,108 @@
+// Package boot is the entry point of a cage: what init has left to do, then the app.
+package boot
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+
+	"cagebuild.dev/runtime/internal/child"
+	"cagebuild.dev/runtime/internal/say"
+	"cagebuild.dev/runtime/internal/settings"
+)
+
+// Program is where the image keeps this program.
+const Program = "/cage/bin/cage-guest"
+
+const (
+	resolvConf = "/run/resolvconf/resolv.conf" // the ramdisk's /etc/resolv.conf is a symlink to it
+	hosts      = "/etc/hosts"
+)
+
+// Run prepares the machine, runs the app to its end and returns what it ended with.
+func Run() (int, error) {
+	s, err := settings.Load(settings.Path)
+	if err != nil {
+		return 0, fmt.Errorf("settings: %w", err)
+	}
+	signals := child.Signals()
+	if err := child.Adopt(); err != nil {
+		return 0, err
+	}
+	if err := loopbackUp(); err != nil {
+		return 0, fmt.Errorf("bring up loopback: %w", err)
+	}
+	if err := syscall.Sethostname([]byte(s.Name)); err != nil {
+		return 0, fmt.Errorf("set host name %q: %w", s.Name, err)
+	}
+	// An app that resolves no names runs well without these.
+	if err := writeResolvConf(resolvConf); err != nil {
+		say.Line("warning: %v", err)
+	}
+	if err := nameInHosts(hosts, s.Name); err != nil {
+		say.Line("warning: %v", err)
+	}
+	return runApp(s.Name, signals)
+}
+
+// runApp starts this program again, as the app's user this time, and has it replace itself by the app.
+// What a Go program must do between fork and exec is too much for the system call alone.
+func runApp(name string, signals <-chan os.Signal) (int, error) {
+	null, err := os.Open(os.DevNull)
+	if err != nil {
+		return 0, err
+	}
+	defer null.Close()
+	say.Line("starting %s", name)
+	status, err := child.Run(child.Spec{
+		Path:  Program,
+		Argv:  []string{Program, "app"},
+		Stdin: int(null.Fd()),
+	}, signals)
+	if err != nil {
+		return 0, err
+	}
+	say.Line("%s ended: %v", name, status)
+	return status.Code(), nil
+}
+
+// writeResolvConf names the resolver inside the cage; nothing else could be reached.
+func writeResolvConf(path string) error {
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return err
+	}
+	return os.WriteFile(path, []byte("nameserver 127.0.0.1\n"), 0o644)
+}
+
+// nameInHosts adds the host's own name, which programs expect to resolve.
+func nameInHosts(path, name string) error {
+	// Not through a symlink: /etc/hosts is the cage's own or none.
+	file, err := os.OpenFile(path, os.O_RDWR|os.O_APPEND|os.O_CREATE|syscall.O_NOFOLLOW, 0o644)
+	if err != nil {
+		return err
+	}
+	content, err := os.ReadFile(path)
+	if err == nil && !hasHost(string(content), name) {
+		line := "127.0.0.1\t" + name + "\n"
+		if len(content) > 0 && content[len(content)-1] != '\n' {
+			line = "\n" + line
+		}
+		_, err = file.WriteString(line)
+	}
+	return errors.Join(err, file.Close())
+}
+
+func hasHost(content, name string) bool {
+	for line := range strings.Lines(content) {
+		line, _, _ = strings.Cut(line, "#")
+		for index, word := range strings.Fields(line) {
+			if index > 0 && word == name {
+				return true
+			}
+		}
+	}
+	return false
+}
