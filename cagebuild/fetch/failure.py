@@ -14,7 +14,9 @@ from urllib.parse import urlsplit
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-FailureKind = Literal["missing", "denied", "network", "tls", "not-tls", "content", "protocol"]
+FailureKind = Literal[
+    "missing", "denied", "network", "tls", "not-tls", "broken", "content", "protocol"
+]
 
 _LONGEST_SHOWN = 300
 
@@ -114,9 +116,9 @@ def failure_of(error: BaseException, policy: Policy) -> Failure:
     broken = next((one for one in found if isinstance(one, ssl.SSLError)), None)
     if broken is not None:
         return _tls_failure(broken)
-    for kinds, cause, transient in _meanings(policy):
+    for kinds, kind, cause in _meanings(policy):
         if any(isinstance(one, kinds) for one in found):
-            return Failure(cause, kind="network" if transient else "protocol", transient=transient)
+            return Failure(cause, kind=kind, transient=kind in {"network", "broken"})
     said = next((one.strerror for one in found if isinstance(one, OSError) and one.strerror), None)
     return Failure(f"failed: {said or type(error).__name__}", kind="network")
 
@@ -138,8 +140,10 @@ def _tls_failure(error: ssl.SSLError) -> Failure:
     )
 
 
-def _meanings(policy: Policy) -> list[tuple[tuple[type[BaseException], ...], str, bool]]:
-    """Types of exceptions, the more telling first: what they mean and whether it may pass."""
+def _meanings(
+    policy: Policy,
+) -> list[tuple[tuple[type[BaseException], ...], FailureKind, str]]:
+    """Types of exceptions, the more telling first, and what they mean."""
     import socket
 
     import requests
@@ -147,20 +151,14 @@ def _meanings(policy: Policy) -> list[tuple[tuple[type[BaseException], ...], str
 
     waited = max(policy.connect_timeout, policy.read_timeout)
     outer, inner = requests.exceptions, urllib3.exceptions
+    timeouts = (TimeoutError, outer.Timeout, inner.TimeoutError)
+    breaks = (ConnectionError, inner.ProtocolError, outer.ConnectionError)
     return [
-        ((outer.ProxyError,), "the proxy cannot be used", True),
-        ((socket.gaierror,), "the host name cannot be resolved", True),
-        ((ConnectionRefusedError,), "connection refused", True),
+        ((outer.ProxyError,), "network", "the proxy cannot be used"),
+        ((socket.gaierror,), "network", "the host name cannot be resolved"),
+        ((ConnectionRefusedError,), "network", "connection refused"),
         # Only now: to urllib3 a refused connection is a kind of time-out.
-        (
-            (TimeoutError, outer.Timeout, inner.TimeoutError),
-            f"timeout: silent for {waited:g} s",
-            True,
-        ),
-        (
-            (ConnectionError, inner.ProtocolError, outer.ConnectionError),
-            "the connection broke off",
-            True,
-        ),
-        ((ValueError, inner.LocationParseError), "not a URL that can be fetched", False),
+        (timeouts, "network", f"timeout: silent for {waited:g} s"),
+        (breaks, "broken", "the connection broke off"),
+        ((ValueError, inner.LocationParseError), "protocol", "not a URL that can be fetched"),
     ]

@@ -1,0 +1,246 @@
+"""Images in registries: from a name to pins, and from pins to blobs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from cagebuild.digest import Digest, InvalidDigestError
+from cagebuild.errors import DigestMismatchError, FetchError, ImageError, LockError, ResolveError
+from cagebuild.fetch.download import download_from, persist
+from cagebuild.fetch.failure import DEFAULT_POLICY, Failure, Policy
+from cagebuild.fetch.registry import BlobLocation, RegistryClient
+from cagebuild.image.documents import (
+    INDEXES,
+    MANIFESTS,
+    MAX_DOCUMENT,
+    Descriptor,
+    ImageConfig,
+    Index,
+    Manifest,
+    parse_config,
+    parse_document,
+)
+from cagebuild.image.reference import Reference
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+    from cagebuild.config.model import Architecture
+
+_ACCEPT = {"Accept": ", ".join(sorted(INDEXES | MANIFESTS))}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LayerPin:
+    """One layer: the blob as the registry has it, and the digest of the tar in it."""
+
+    media_type: str
+    digest: Digest
+    size: int
+    diff_id: Digest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImagePin:
+    """An image for one platform, by content."""
+
+    reference: str
+    """As written in cage.toml."""
+    index: Digest | None
+    """The multi-platform index that it was chosen from."""
+    manifest: Digest
+    config: Descriptor
+    layers: tuple[LayerPin, ...]
+    """From the lowest up."""
+
+    @property
+    def location(self) -> str:
+        """``oci://host/repository``: where config and layers can be had."""
+        return Reference.parse(self.reference).location
+
+    def to_json(self) -> dict[str, Any]:
+        """For the lock."""
+        return {
+            "reference": self.reference,
+            "index": str(self.index) if self.index else None,
+            "manifest": str(self.manifest),
+            "config": _descriptor_json(self.config),
+            "layers": [
+                {**_descriptor_json(layer), "diff_id": str(layer.diff_id)} for layer in self.layers
+            ],
+        }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> ImagePin:
+        """Out of the lock; raises LockError."""
+        try:
+            index = value["index"]
+            pin = cls(
+                reference=value["reference"],
+                index=None if index is None else Digest.parse(index),
+                manifest=Digest.parse(value["manifest"]),
+                config=Descriptor(**_known(value["config"])),
+                layers=tuple(
+                    LayerPin(**_known(layer), diff_id=Digest.parse(layer["diff_id"]))
+                    for layer in value["layers"]
+                ),
+            )
+            Reference.parse(pin.reference)
+        except (KeyError, TypeError, AttributeError, InvalidDigestError, ResolveError) as error:
+            raise LockError(
+                f"the pins of the base image cannot be read: {error}", hint="run 'invoke lock'"
+            ) from None
+        return pin
+
+
+def resolve(
+    reference: str, architecture: Architecture, *, policy: Policy = DEFAULT_POLICY
+) -> ImagePin:
+    """Pin the image that ``reference`` names now, for one architecture.
+
+    Reads manifests and the config, no layers; every byte is checked by digest. Raises ResolveError
+    when there is no such image or none for that architecture, FetchError when the registry cannot
+    be reached or denies access, DigestMismatchError, ImageError and UnsupportedError.
+    """
+    parsed = Reference.parse(reference)
+    with RegistryClient(parsed.registry, parsed.repository, policy) as client:
+        reader = _Reader(client, parsed, policy)
+        digest, document = reader.manifest(parsed.manifest, parsed.digest)
+        index = None
+        if isinstance(document, Index):
+            chosen = document.choose(architecture, str(parsed))
+            index = digest
+            digest, document = reader.manifest(str(chosen.digest), chosen.digest, chosen)
+        if isinstance(document, Index):
+            raise ImageError(f"{parsed}: an index in an index")
+        config = reader.config(document.config)
+    return ImagePin(
+        reference=reference,
+        index=index,
+        manifest=digest,
+        config=document.config,
+        layers=_layers(parsed, document, config, architecture),
+    )
+
+
+def fetch_blob(
+    repository: Reference,
+    target: Path,
+    *,
+    digest: Digest,
+    size: int | None,
+    limit: int,
+    progress: Callable[[int, int | None], None],
+    part: Path | None = None,
+    policy: Policy = DEFAULT_POLICY,
+) -> None:
+    """Write one blob (a config or layer) to ``target``; see ``download_from``."""
+    download_from(
+        [BlobLocation(repository.registry, repository.repository, digest, policy)],
+        target,
+        digest=digest,
+        size=size,
+        limit=limit,
+        progress=progress,
+        part=part,
+        policy=policy,
+    )
+
+
+class _Reader:
+    """Reads and checks the documents of one image."""
+
+    def __init__(self, client: RegistryClient, reference: Reference, policy: Policy) -> None:
+        self._client = client
+        self._reference = reference
+        self._policy = policy
+
+    def manifest(
+        self, name: str, expected: Digest | None, announced: Descriptor | None = None
+    ) -> tuple[Digest, Index | Manifest]:
+        """An index or manifest by tag or digest, with the digest of its bytes."""
+        data, headers = self._get(f"manifests/{name}", MAX_DOCUMENT, _ACCEPT)
+        said = headers["Docker-Content-Digest"]
+        digest = Digest.of(data, expected.algorithm if expected else "sha256")
+        self._check(digest, str(expected or digest))
+        if said:
+            algorithm = said.partition(":")[0]
+            known = algorithm if algorithm in {"sha256", "sha512"} else "sha256"
+            self._check(Digest.of(data, known), said)
+        media_type = headers["Content-Type"].partition(";")[0].strip()
+        if announced is not None and (announced.size, announced.media_type) != (
+            len(data),
+            media_type,
+        ):
+            raise ImageError(f"{self._reference}: {name} is not as the index announces it")
+        return digest, parse_document(data, media_type, str(self._reference))
+
+    def config(self, descriptor: Descriptor) -> ImageConfig:
+        """The image's config."""
+        data, _ = self._get(f"blobs/{descriptor.digest}", descriptor.size, {})
+        self._check(Digest.of(data, descriptor.digest.algorithm), str(descriptor.digest))
+        return parse_config(data, f"{self._reference}: config")
+
+    def _get(
+        self, path: str, limit: int, headers: Mapping[str, str]
+    ) -> tuple[bytes, dict[str, str]]:
+        def once() -> tuple[bytes, dict[str, str]]:
+            with self._client.open(path, headers) as answer:
+                if answer.status != 200:
+                    raise answer.failure()
+                names = ("Content-Type", "Docker-Content-Digest")
+                return answer.read(limit), {name: answer.header(name) for name in names}
+
+        try:
+            return persist(once, self._policy)
+        except Failure as failure:
+            if failure.kind == "missing":
+                raise ResolveError(
+                    f"there is no image {self._reference}",
+                    hint="check the name and the tag; a private registry may hide what it has "
+                    f"until 'docker login {self._reference.registry}'",
+                ) from failure
+            raise FetchError(
+                f"cannot read {self._reference}: {failure.cause}",
+                hint=failure.hint or "check the name of the registry and the network",
+            ) from failure
+
+    def _check(self, got: Digest, expected: str) -> None:
+        if str(got) != expected:
+            raise DigestMismatchError(
+                f"{self._reference}: the registry sent {got}, expected {expected[:150]!r}",
+                hint="do not trust this registry, or what is between it and this machine",
+            )
+
+
+def _layers(
+    reference: Reference, manifest: Manifest, config: ImageConfig, architecture: Architecture
+) -> tuple[LayerPin, ...]:
+    """The layers with their diff ids, once the config is the one of such an image."""
+    if not config.platform.suits(architecture):
+        raise ResolveError(
+            f"{reference} is for {config.platform}, and the cage for {architecture}",
+            hint="name an image for that architecture, or change enclave.architecture",
+        )
+    if len(config.diff_ids) != len(manifest.layers):
+        raise ImageError(
+            f"{reference}: {len(manifest.layers)} layers, but {len(config.diff_ids)} diff ids"
+        )
+    return tuple(
+        LayerPin(media_type=layer.media_type, digest=layer.digest, size=layer.size, diff_id=diff_id)
+        for layer, diff_id in zip(manifest.layers, config.diff_ids, strict=True)
+    )
+
+
+def _descriptor_json(pin: Descriptor | LayerPin) -> dict[str, Any]:
+    return {"media_type": pin.media_type, "digest": str(pin.digest), "size": pin.size}
+
+
+def _known(value: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields that a descriptor and a layer share, checked."""
+    media_type, size = value["media_type"], value["size"]
+    if not isinstance(media_type, str) or type(size) is not int or size < 0:
+        raise TypeError(f"not a descriptor: {value!r}"[:200])
+    return {"media_type": media_type, "digest": Digest.parse(value["digest"]), "size": size}
