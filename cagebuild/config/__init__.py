@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 from cagebuild.config.edit import set_value
-from cagebuild.config.loader import address_of, is_cage_file, load, load_all, load_workspace
+from cagebuild.config.loader import (
+    address_of,
+    declared_name,
+    is_cage_file,
+    load,
+    load_all,
+    load_workspace,
+    unlike_names,
+)
 from cagebuild.config.validated import MarkerFiles, ValidationCache
 
 __all__ = [
     "MarkerFiles",
     "ValidationCache",
     "address_of",
+    "declared_name",
     "is_cage_file",
     "load",
     "load_all",
     "load_workspace",
     "set_value",
+    "unlike_names",
 ]

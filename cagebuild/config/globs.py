@@ -75,15 +75,14 @@ def _set(inside: str) -> str:
     return f"(?!/)[{'^' if negated else ''}{members}]"
 
 
-def matcher(patterns: Iterable[str]) -> Callable[[str], bool]:
-    """Whether a relative path, or a folder that it lies in, is matched by any of the patterns."""
+def matcher(patterns: Iterable[str], *, below: bool = True) -> Callable[[str], bool]:
+    """Whether any of the patterns matches a relative path or, if ``below``, a folder it lies in."""
     expressions = [compiled(pattern) for pattern in patterns]
-    if not expressions:
-        return lambda _path: False
 
     def matches(path: str) -> bool:
-        ends = [at for at, character in enumerate(path) if character == "/"]
-        folders = [path[:end] for end in ends]
-        return any(e.fullmatch(name) for e in expressions for name in (path, *folders))
+        names = [path]
+        if below and expressions:
+            names += [path[:at] for at, character in enumerate(path) if character == "/"]
+        return any(e.fullmatch(name) for e in expressions for name in names)
 
     return matches

@@ -13,7 +13,7 @@ from cagebuild import schema
 from cagebuild.config import build, merge, paths, toml
 from cagebuild.config.model import Cage, StoreSettings, Workspace
 from cagebuild.config.shape import default
-from cagebuild.errors import ConfigError, ConfigSyntaxError, Diagnostic, UsageError
+from cagebuild.errors import CageError, ConfigError, ConfigSyntaxError, Diagnostic, UsageError
 from cagebuild.step import canonical
 
 if TYPE_CHECKING:
@@ -142,6 +142,38 @@ def load(file: Path, workspace: Workspace, *, validated: ValidationCache | None 
     if validated is not None:
         validated.remember(key)
     return cage
+
+
+def declared_name(file: Path, workspace: Workspace) -> str | None:
+    """What a cage's file calls it, without any check; None if the file doesn't say."""
+    try:
+        table = toml.parse(toml.read(file), file).get("cage")
+    except CageError:
+        table = None
+    name = table.get("name") if isinstance(table, dict) else None
+    return name if isinstance(name, str) else _fallback_name(file, workspace)
+
+
+def unlike_names(cages: Iterable[Cage]) -> None:
+    """Raise ConfigError where cages have one name: their results would go to one folder."""
+    by_name: dict[str, list[Cage]] = {}
+    for cage in cages:
+        by_name.setdefault(cage.name, []).append(cage)
+    wrong: list[Diagnostic] = []
+    for name, same in sorted(by_name.items()):
+        for cage in same[1:]:
+            message = f"{same[0].address} and {cage.address} are both called '{name}'"
+            wrong += _diagnostics(cage.file, ("cage", "name"), message)
+    if wrong:
+        raise ConfigError(tuple(wrong))
+
+
+def _diagnostics(file: Path, path: tuple[str, ...], message: str) -> tuple[Diagnostic, ...]:
+    from cagebuild.config.problems import Problem
+
+    hint = "results go to dist/<name>: give one of them another [cage] name"
+    problem = Problem(path=path, message=message, hint=hint)
+    return _error(file, toml.read(file), [problem]).diagnostics
 
 
 class _EscapeError(Exception):
