@@ -1,0 +1,3 @@
+"""The monorepo's sessions: `nox -s pcr`."""
+
+from cagebuild.sessions import *  # noqa: F403
