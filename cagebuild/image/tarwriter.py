@@ -123,6 +123,18 @@ def write_tree(root: Node, write: Callable[[bytes], object], *, with_root: bool 
     writer.close()
 
 
+def file_header(name: bytes, *, size: int, mtime: int, mode: int = 0o644) -> bytes:
+    """The one block before the data of a regular file of 0:0; ImageError if one is not enough."""
+    prefix, short = _split(name)
+    if prefix is None or not 0 <= size <= _MAX_OCTAL_11 or not 0 <= mtime <= _MAX_OCTAL_11:
+        raise ImageError(
+            f"the file {name[:200]!r} of {size} bytes doesn't fit a plain tar header",
+            hint="an archive can hold an image of up to 8 GiB; write a folder instead",
+        )
+    numbers = {b"uid": 0, b"gid": 0, b"size": size, b"mtime": mtime}
+    return _block(b"0", prefix, short, b"", mode, (0, 0), numbers)
+
+
 def _split(name: bytes) -> tuple[bytes | None, bytes]:
     """A name as ustar's prefix and name; no prefix at all when it doesn't fit."""
     if len(name) <= 100:
