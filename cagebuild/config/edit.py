@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from cagebuild.config import toml
 from cagebuild.errors import UsageError
-from cagebuild.files import write_atomically
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -24,6 +23,8 @@ def set_value(file: Path, key: str, value: str | int | bool | list[str]) -> bool
     something on the way is no table.
     """
     import tomlkit
+
+    from cagebuild.files import write_atomically
 
     data = toml.read(file)
     before = toml.parse(data, file)

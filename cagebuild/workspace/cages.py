@@ -186,9 +186,9 @@ class _Selection:
         known = {cage.file for cage in self.cages}
         if file.is_file() and file not in known and git.is_used(self.workspace.root):
             return f"git add {name}, unless the workspace excludes it"
-        names = {cage.address for cage in self.cages}
-        names |= {name for cage in self.cages if (name := self.name(cage))}
-        return did_you_mean(word, names) or did_you_mean(f"//{folder}", names)
+        known_words = {cage.address for cage in self.cages}
+        known_words |= {called for cage in self.cages if (called := self.name(cage))}
+        return did_you_mean(word, known_words) or did_you_mean(f"//{folder}", known_words)
 
 
 def _climbs(text: str) -> bool:

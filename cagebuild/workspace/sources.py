@@ -1,4 +1,4 @@
-"""The files that an ``[[app.files]]`` entry stands for: git's choice, the working tree's content."""
+"""The files that an ``[[app.files]]`` entry stands for: git's choice, as they are on disk."""
 
 from __future__ import annotations
 
