@@ -63,10 +63,10 @@ def build(
 ) -> Built:
     """Write the image file to ``output``, or measure only when that is None.
 
-    ``manifest_file`` gets the list of all entries; it costs a digest of every file. Without an
-    output ``certificate`` decides PCR8. ``progress`` is told the bytes done so far;
-    ``expected_size`` says of how many. Raises EifError, ImageError, SigningError; no file is left
-    half-written.
+    ``manifest_file`` gets the list of all entries; it costs a digest of every file. ``certificate``
+    decides PCR8 of a file that ``attach.sign_file`` signs later; ``signer`` signs it now.
+    ``progress`` is told the bytes done so far; ``expected_size`` says of how many. Raises EifError,
+    ImageError, SigningError; no file is left half-written.
     """
     warnings = ramdisk.Warnings()
     with contextlib.ExitStack() as stack:
@@ -74,11 +74,13 @@ def build(
         if manifest_file is not None:
             writer = stack.enter_context(manifest.Writer(manifest_file.parent))
         contents = _contents(job, warnings, writer)
-        if output is not None:
-            measured = eif.write(contents, output, signer=signer, progress=progress)
-        else:
-            chosen = signer.certificate if signer else certificate
+        chosen = signer.certificate if signer else certificate
+        if output is None:
             measured = eif.measure(contents, certificate=chosen, progress=progress)
+        else:
+            measured = eif.write(
+                contents, output, signer=signer, certificate=chosen, progress=progress
+            )
         if writer is not None and manifest_file is not None:
             writer.save(manifest_file, manifest.Head.of(measured))
     return Built(measured=measured, warnings=warnings.lines())

@@ -20,12 +20,13 @@ _MAX_LINKS = 255
 ORIGIN = "container"
 
 
-def create_container(root: Node, *, workdir: str, epoch: int) -> None:
+def create_container(root: Node, *, workdir: str, epoch: int) -> bool:
     """Change ``root`` as creating a container from its image does.
 
     ``workdir`` is the image's WORKDIR ('' for none); where it is missing it is made, and what is
-    made has the time ``epoch`` (seconds since 1970), as has the directory it is made in. Raises
-    ImageError when the WORKDIR is not a directory or lies behind a loop of symlinks.
+    made has the time ``epoch`` (seconds since 1970), as has the directory it is made in. Returns
+    whether it had to be. Raises ImageError when the WORKDIR is not a directory or lies behind a
+    loop of symlinks.
     """
     for path in _DIRECTORIES:
         _ensure(root, path, Node(Kind.DIRECTORY, mode=0o755, mtime=epoch, origin=ORIGIN))
@@ -33,8 +34,7 @@ def create_container(root: Node, *, workdir: str, epoch: int) -> None:
         _ensure(root, path, Node(Kind.FILE, mode=0o755, mtime=epoch, origin=ORIGIN))
     mtab = Node(Kind.SYMLINK, mode=0o777, mtime=epoch, target=_MTAB_TARGET, origin=ORIGIN)
     _ensure(root, _MTAB, mtab)
-    if workdir:
-        _make_workdir(root, workdir, epoch)
+    return _make_workdir(root, workdir, epoch)
 
 
 def unlink(directory: Node, name: bytes) -> None:
@@ -73,24 +73,27 @@ def _directory(parent: Node, name: bytes, mtime: int) -> Node:
     return made
 
 
-def _make_workdir(root: Node, workdir: str, epoch: int) -> None:
+def _make_workdir(root: Node, workdir: str, epoch: int) -> bool:
     """Make the directory that ``workdir`` leads to in the image, with those on the way."""
     here = root
-    for name in _resolve(root, workdir):
+    made = False
+    for name in resolve(root, workdir):
         found = _children(here).get(name)
         if found is None:
             found = Node(Kind.DIRECTORY, mode=0o755, mtime=epoch, origin=ORIGIN)
             _children(here)[name] = found
             here.mtime = epoch
+            made = True
         elif found.kind is not Kind.DIRECTORY:
             raise ImageError(
                 f"the image's WORKDIR {workdir!r} is not a directory",
                 hint="set another WORKDIR in the image, or remove the file of that name",
             )
         here = found
+    return made
 
 
-def _resolve(root: Node, workdir: str) -> list[bytes]:
+def resolve(root: Node, workdir: str) -> list[bytes]:
     """The components of ``workdir`` with symlinks followed; ``..`` never leads above the root."""
     cleaned = posixpath.normpath("/" + workdir)
     waiting = _components(cleaned.encode("utf-8", "surrogateescape"))

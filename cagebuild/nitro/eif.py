@@ -72,9 +72,10 @@ def write(
     output: Path,
     *,
     signer: Signer | None = None,
+    certificate: Certificate | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Measured:
-    """Write the image file and return what it measures.
+    """Write the image file and return what it measures. ``certificate`` decides PCR8.
 
     The file appears under its name only when it is whole. ``progress`` is told the bytes done so
     far and may raise to stop. Raises EifError, SigningError, and whatever the ramdisks raise.
@@ -82,7 +83,7 @@ def write(
     _check(contents)
     with new_file(output) as descriptor:
         writer = _Writer(contents=contents, descriptor=descriptor, progress=progress)
-        measured = writer.run(signer.certificate if signer else None)
+        measured = writer.run(certificate)
         if signer is not None:
             writer.sign(signer, measured.measurements.pcr0)
         writer.finish(descriptor)
@@ -193,30 +194,14 @@ class _Writer:
         """Add the signature section."""
         signature = signer.sign(bytes.fromhex(pcr0))
         if len(signature) > MAX_SIGNATURE:
-            raise EifError(
-                f"the signature section has {len(signature)} bytes; {MAX_SIGNATURE} at most fit",
-                hint="use a smaller certificate",
-            )
+            raise signature_too_large(len(signature))
         self._section("signature", (signature,))
 
     def finish(self, descriptor: int) -> None:
         """Write the headers of the sections and, with the CRC over everything, that of the file."""
-        unused = [0] * (MAX_SECTIONS - len(self.parts))
-        header = HEADER.pack(
-            MAGIC,
-            VERSION,
-            FLAG_AARCH64 if self.contents.architecture == "aarch64" else 0,
-            DEFAULT_MEMORY,
-            DEFAULT_CPUS,
-            0,
-            len(self.parts),
-            *(part.offset for part in self.parts),
-            *unused,
-            *(part.size for part in self.parts),
-            *unused,
-            0,
-            0,
-        )[:-CRC_SIZE]
+        header = pack_header(
+            self.contents.architecture, [(part.offset, part.size) for part in self.parts]
+        )
         checksum = zlib.crc32(header)
         for part in self.parts:
             part_header = part.header()
@@ -224,6 +209,35 @@ class _Writer:
             checksum = crc.combine(checksum, part.crc, part.size)
             os.pwrite(descriptor, part_header, part.offset)
         os.pwrite(descriptor, header + struct.pack(">I", checksum), 0)
+
+
+def signature_too_large(size: int) -> EifError:
+    """The error for a signature section beyond the format's limit."""
+    return EifError(
+        f"the signature section has {size} bytes; {MAX_SIGNATURE} at most fit",
+        hint="use a smaller certificate",
+    )
+
+
+def pack_header(architecture: Architecture, places: list[tuple[int, int]]) -> bytes:
+    """The file's header but for the CRC. ``places`` are the sections' offsets and sizes."""
+    unused = [0] * (MAX_SECTIONS - len(places))
+    packed = HEADER.pack(
+        MAGIC,
+        VERSION,
+        FLAG_AARCH64 if architecture == "aarch64" else 0,
+        DEFAULT_MEMORY,
+        DEFAULT_CPUS,
+        0,
+        len(places),
+        *(offset for offset, _ in places),
+        *unused,
+        *(size for _, size in places),
+        *unused,
+        0,
+        0,
+    )
+    return packed[:-CRC_SIZE]
 
 
 def _file(path: Path) -> Iterator[bytes]:

@@ -49,7 +49,8 @@ _TYPES = {
     Kind.BLOCK: stat.S_IFBLK,
     Kind.FIFO: stat.S_IFIFO,
 }
-_RETIMED = frozenset((b"dev", b"dev/pts", b"dev/shm", b"etc", b"proc", b"sys"))
+RETIMED = frozenset((b"dev", b"dev/pts", b"dev/shm", b"etc", b"proc", b"sys"))
+"""Directories whose times are linuxkit's."""
 _DROPPED = frozenset((b".dockerenv", b"Dockerfile", b"dev/console", b"etc/hostname"))
 _REPLACED = frozenset((b"etc/hosts", b"etc/mtab", b"etc/resolv.conf"))
 _MOUNT_POINTS = (b"dev", b"run", b"sys", b"var", b"proc", b"tmp")
@@ -171,7 +172,7 @@ def _tree_entries(root: Node, warnings: Warnings) -> Iterator[Entry]:
 
 
 def _directory(path: bytes, node: Node) -> Entry:
-    mtime = LINUXKIT_TIME if path in _RETIMED else _time(node)
+    mtime = LINUXKIT_TIME if path in RETIMED else _time(node)
     mode = stat.S_IFDIR | (node.mode & 0o7777)
     return Entry(b"rootfs/%b/" % path, mode, node.uid, node.gid, mtime, b"", (0, 0), node.origin)
 
