@@ -40,9 +40,6 @@ _DIRECTORIES = (
     (b"run/lock", 0o1777),
     (b"sys", 0o755),
     (b"tmp", 0o1777),
-    (b"usr/bin", 0o755),
-    (b"usr/lib", 0o755),
-    (b"usr/sbin", 0o755),
     (b"var", 0o755),
     (b"var/tmp", 0o1777),
 )
@@ -120,11 +117,13 @@ def build(
 def make_tree(packages: list[Unpacked]) -> Node:
     """The tree of a base. Contents stay in the packages' sources. Raises ImageError."""
     debs = [each.deb for each in packages]
-    root = merge(packages, _links(debs))
+    links = _links(debs)
+    root = merge(packages, links)
     for name in _LEFT_OUT:
         _remove(root, name)
     _thin_out(root)
-    for name, mode in _DIRECTORIES:
+    targets = ((target.removeprefix(b"/"), 0o755) for _, target, _ in links)
+    for name, mode in (*_DIRECTORIES, *targets):
         if _find(root, name) is None:
             _put(root, name, Node(Kind.DIRECTORY, mode=mode, origin=GENERATED))
     _add_accounts(root)

@@ -137,7 +137,7 @@ class _Merger:
         existing = children.get(item.parts[-1])
         if existing is not None:
             if existing.kind is Kind.DIRECTORY:
-                self._fail(item, "another package has a directory there")
+                self._fail(item, "there is a directory at its place")
             if not self._replaces(item, existing):
                 if item.link is None:
                     # Its other names count it up again.

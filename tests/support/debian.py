@@ -229,7 +229,7 @@ class _Handler(SimpleHTTPRequestHandler):
 def served(root: Path) -> Iterator[str]:
     """The base URL of a local HTTP server for a folder."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Handler, directory=str(root)))
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
     thread.start()
     try:
         yield f"http://127.0.0.1:{server.server_address[1]}"
