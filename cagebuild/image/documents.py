@@ -1,8 +1,8 @@
 """Manifests, indexes and image configs, read strictly.
 
 Formats: OCI image specification 1.1 and Docker's image manifest version 2, schema 2. A document
-that could be read in two ways is refused: doubled keys, a manifest that is an index as well, a media
-type in the document other than the one it came with.
+that could be read in two ways is refused: doubled keys, a manifest that is an index as well, a
+media type in the document other than the one it came with.
 """
 
 from __future__ import annotations
