@@ -95,7 +95,7 @@ def make_workspace(bench: Bench, folder: Path, cages: int) -> None:
     (boot / "init").write_bytes(b"init")
     (boot / "cmdline").write_bytes(b"console=ttyS0\n")
     (folder / "cage.toml").write_text(_WORKSPACE)
-    (folder / "tasks.py").write_text("from cagebuild.tasks import namespace  # noqa: F401\n")
+    (folder / "tasks.py").write_text("from cagebuild.tasks import *  # noqa: F403\n")
     (folder / ".gitignore").write_text("dist/\n__pycache__/\n")
     for number in range(cages):
         cage = folder / f"services/{number // 100:02}/cage{number:04}"

@@ -1,3 +1,3 @@
 """The monorepo's tasks: `invoke --list`."""
 
-from cagebuild.tasks import namespace  # noqa: F401
+from cagebuild.tasks import *  # noqa: F403
