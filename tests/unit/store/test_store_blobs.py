@@ -10,7 +10,7 @@ import pytest
 from cagebuild.digest import Digest
 from cagebuild.errors import StoreError
 from cagebuild.store import Blob, DamagedBlobError, Result, Session, Store
-from tests.support.steps import OUT, step
+from tests.support.graphs import OUT, step
 
 if TYPE_CHECKING:
     from pathlib import Path

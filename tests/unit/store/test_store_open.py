@@ -110,7 +110,7 @@ FULL = """
 import sys
 from pathlib import Path
 from cagebuild.store import Store
-from tests.support.steps import Recorder, build, step
+from tests.support.graphs import Recorder, build, step
 recorder = Recorder()
 store = Store(Path(sys.argv[1]))
 steps = [step("small"), step("large", params={"text": "large", "size": 3 << 20})]

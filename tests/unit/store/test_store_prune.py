@@ -13,7 +13,7 @@ import pytest
 from cagebuild.execute import ProcessExecutor, execute
 from cagebuild.store import Result, Session, Store
 from cagebuild.store.prune import Pruned, prune, usage
-from tests.support.steps import OUT, Recorder, build, content, endings, load, step
+from tests.support.graphs import OUT, Recorder, build, content, endings, load, step
 
 KIB = 1024
 ROOT = Path(__file__).parents[3]
