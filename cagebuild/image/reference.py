@@ -40,12 +40,13 @@ class Reference:
         if len(text) > _LONGEST:
             raise _wrong(text, "it is too long")
         name, at, digest = text.partition("@")
+        # First of all: what is before an @ that is none of a digest may be a password.
+        parsed = _digest(digest) if at else None
         head, slash, last = name.rpartition("/")
         last, colon, tag = last.partition(":")
         registry, repository = _split_host(head + slash + last, text)
         if colon and not _TAG.fullmatch(tag):
-            raise _wrong(text, f"'{tag}' is not a tag")
-        parsed = _digest(digest, text) if at else None
+            raise _wrong(text, f"{tag!r} is not a tag")
         return cls(
             registry=registry,
             repository=repository,
@@ -95,22 +96,22 @@ def _split_host(name: str, text: str) -> tuple[str, str]:
 def _named(host: str, repository: str, text: str) -> tuple[str, str]:
     found = _HOST.fullmatch(host)
     if found is None or int(found[2] or 1) not in range(1, 65536):
-        raise _wrong(text, f"'{host}' is not a host")
+        raise _wrong(text, f"{host!r} is not a host")
     host = host.lower()
     if host in {"index.docker.io", "registry-1.docker.io"}:
         host = "docker.io"
     if not _REPOSITORY.fullmatch(repository):
-        raise _wrong(text, f"'{repository}' is not a repository (lower case, digits, . _ - and /)")
+        raise _wrong(text, f"{repository!r} is not a repository (a-z, 0-9, . _ - and /)")
     if host == "docker.io" and "/" not in repository:
         repository = f"library/{repository}"
     return host, repository
 
 
-def _digest(digest: str, text: str) -> Digest:
+def _digest(digest: str) -> Digest:
     try:
         return Digest.parse(digest)
     except InvalidDigestError:
-        raise _wrong(text, f"'{digest}' is not a digest") from None
+        raise _wrong("…@…", "what follows the @ is not a digest") from None
 
 
 def _wrong(text: str, what: str) -> ResolveError:

@@ -270,11 +270,13 @@ class _Handler(BaseHTTPRequestHandler):
             pass
 
 
-class _Server(ThreadingHTTPServer):
+class QuietServer(ThreadingHTTPServer):
+    """One that says nothing of a client that goes away, or does not trust its certificate."""
+
     daemon_threads = True
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """A client that goes away, or does not trust the certificate, is what tests are about."""
+        """That is what tests are about."""
 
 
 @contextmanager
@@ -288,7 +290,7 @@ def faulty_server(
         pass
 
     Handler.faulty = faulty
-    server = _Server(("127.0.0.1", 0), Handler)
+    server = QuietServer(("127.0.0.1", 0), Handler)
     scheme = "http"
     if certificate is not None:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

@@ -16,7 +16,7 @@ import threading
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlsplit
@@ -35,6 +35,7 @@ from cagebuild.image.documents import (
     OCI_INDEX,
     OCI_MANIFEST,
 )
+from tests.support.http_server import QuietServer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -391,8 +392,7 @@ def scripted_server(
             self.end_headers()
             self.wfile.write(given.body)
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
+    server = QuietServer(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
     thread.start()
     try:
