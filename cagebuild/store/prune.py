@@ -140,6 +140,7 @@ def prune(
                     path.unlink(missing_ok=True)
                 for name in sorted(blobs):
                     contents.blobs[name][0].unlink(missing_ok=True)
+                _remove_free_locks(store.root / "locks")
                 _remove_older(store.root / "logs", _KEEP_LOGS)
                 _remove_older(store.root / "partials", _KEEP_PARTIALS)
     return pruned
@@ -188,6 +189,14 @@ def _files(top: Path) -> Iterator[tuple[Path, os.stat_result]]:
         for path in sorted(folder.iterdir()):
             with suppress(FileNotFoundError):
                 yield path, path.stat(follow_symlinks=False)
+
+
+def _remove_free_locks(folder: Path) -> None:
+    """Lock files that killed runs have left."""
+    for path in sorted(folder.iterdir()):
+        descriptor = filelock.try_acquire(path)
+        if descriptor is not None:
+            filelock.release(descriptor, path)
 
 
 def _remove_older(folder: Path, seconds: float) -> None:

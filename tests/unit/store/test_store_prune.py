@@ -177,6 +177,13 @@ def test_what_a_killed_run_left_goes_with_the_next(store: Store) -> None:
     assert not list((store.root / "tmp").iterdir())
 
 
+def test_locks_of_killed_runs_go_and_held_ones_stay(store: Store) -> None:
+    (store.root / "locks" / "free").touch()
+    with Session(store, []) as session, session.alone("held", lambda: None):
+        prune(store)
+        assert [path.name for path in (store.root / "locks").iterdir()] == ["held"]
+
+
 def test_a_killed_run_protects_nothing(store: Store) -> None:
     step_id = add(store, "a", age=100)
     (store.root / "active" / "0123456789abcdef").write_text(f"{step_id}\n")
