@@ -9,12 +9,14 @@ import sys
 from pathlib import Path
 
 import nox
+
 from cagebuild.sessions import *  # noqa: F403
 
 nox.options.sessions = ["lint", "types", "tests"]
 nox.options.default_venv_backend = "none"
 
 TYPED = ("cagebuild", "tests", "benchmarks", "noxfile.py", "tasks.py")
+STATICCHECK = "v0.8.2"
 FAST = "not integration and not network and not fuzz"
 
 
@@ -45,7 +47,7 @@ def tests(session: nox.Session) -> None:
 @nox.session
 def integration(session: nox.Session) -> None:
     """Tests with real servers, programs and package archives; .ci/setup installs what they need."""
-    python(session, "-m", "pytest", "-q", "-n", "auto", "-m", "integration or network")
+    python(session, "-m", "pytest", "-q", "-m", "integration or network")
 
 
 @nox.session
@@ -55,12 +57,28 @@ def fuzz(session: nox.Session) -> None:
 
 
 @nox.session
+def docs(session: nox.Session) -> None:
+    """The reference is what the schema says; `-- --write` renews it."""
+    page = Path("docs/cage-toml.md")
+    made = session.run(sys.executable, "-m", "cagebuild.config.docs", silent=True, external=True)
+    if "--write" in session.posargs:
+        page.write_text(str(made))
+    elif page.read_text() != made:
+        session.error(f"{page} is not what the schema says; renew it: nox -s docs -- --write")
+
+
+@nox.session
 def go(session: nox.Session) -> None:
-    """The Go module: vet, static checks, tests under the race detector."""
+    """The Go module: format, vet, static checks, tests under the race detector."""
     session.chdir("runtime")
-    session.run("go", "vet", "./...", external=True)
-    session.run("go", "run", "honnef.co/go/tools/cmd/staticcheck", "./...", external=True)
-    session.run("go", "test", "-race", "./...", external=True, env={"CGO_ENABLED": "1"})
+    unformatted = session.run("gofmt", "-l", ".", silent=True, external=True)
+    if unformatted:
+        session.error(f"not as gofmt writes it: {unformatted}")
+    for architecture in ("amd64", "arm64"):
+        session.run("go", "vet", "./...", env={"GOARCH": architecture}, external=True)
+    staticcheck = f"honnef.co/go/tools/cmd/staticcheck@{STATICCHECK}"
+    session.run("go", "run", staticcheck, "./...", external=True)
+    session.run("go", "test", "-race", "./...", env={"CGO_ENABLED": "1"}, external=True)
 
 
 @nox.session
