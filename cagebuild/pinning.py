@@ -22,6 +22,7 @@ from cagebuild.digest import Digest
 from cagebuild.errors import ResolveError, SourceError, UnsupportedError, UsageError
 from cagebuild.lock import Lock, LockedEpoch, LockedRuntime, Pinned
 from cagebuild.step import canonical
+from cagebuild.workspace import inputs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
@@ -140,13 +141,23 @@ def _debian(base: DebianBase, cage: Cage, world: World) -> Mapping[str, Any]:
 
 
 def _image(base: ImageBase, cage: Cage) -> Mapping[str, Any]:
-    from cagebuild.image import registry
+    from cagebuild.image.registry import resolve as resolve_image
 
-    return registry.resolve(base.reference, cage.enclave.architecture).to_json()
+    return resolve_image(base.reference, cage.enclave.architecture).to_json()
 
 
 def _archive(base: ArchiveBase, cage: Cage) -> Mapping[str, Any]:
-    raise NotImplementedError
+    from cagebuild.image.archivepin import pin_archive
+
+    try:
+        pin = pin_archive(base.path, name=base.name, architecture=cage.enclave.architecture)
+    except OSError as error:
+        raise SourceError(
+            f"{cage.address}: base.archive names {base.path}, which cannot be read:"
+            f" {error.strerror}",
+            hint=f"put the image there or correct base.archive in {cage.file.name}",
+        ) from None
+    return pin.to_json()
 
 
 def _boot(cage: Cage, old: Pinned | None, update: bool, world: World) -> Pinned:
@@ -223,7 +234,7 @@ def _epoch(
 ) -> LockedEpoch:
     """The time by policy. One of a commit stays as long as the files that it was taken for do."""
     policy = cage.epoch.policy
-    inputs = _checksum([str(cage.checksum), str(source_digest(sources))])
+    made_from = _checksum([str(cage.checksum), str(source_digest(sources))])
     match policy:
         case "zero":
             time = 0
@@ -232,7 +243,7 @@ def _epoch(
         case "env":
             time = _environment_time(cage, old, world)
         case "commit":
-            if old and old.policy == policy and old.inputs == inputs and "epoch" not in update:
+            if old and old.policy == policy and old.inputs == made_from and "epoch" not in update:
                 return old
             time = _commit_time(cage, world)
         case _:
@@ -242,7 +253,7 @@ def _epoch(
             f"{cage.address}: the time {time} of epoch policy '{policy}' cannot be written to a"
             f" ramdisk: it has to be between 0 and {_MAX_TIME} seconds since 1970"
         )
-    return LockedEpoch(policy=policy, time=time, inputs=inputs)
+    return LockedEpoch(policy=policy, time=time, inputs=made_from)
 
 
 def _environment_time(cage: Cage, old: LockedEpoch | None, world: World) -> int:
@@ -257,8 +268,7 @@ def _environment_time(cage: Cage, old: LockedEpoch | None, world: World) -> int:
 
 
 def _commit_time(cage: Cage, world: World) -> int:
-    tops = sorted({cage.file, *(files.source for files in cage.app.files)})
-    time = world.last_commit(tops)
+    time = world.last_commit(inputs(cage))
     if time is None:
         raise ResolveError(
             f"{cage.address}: epoch.policy is 'commit', and no commit has the cage's files",

@@ -1,4 +1,4 @@
-"""The graph of one cage, from its lock and its files. Pure: no network, no clock, no engine, no store.
+"""The graph of one cage, from its lock and its files. No network, no clock, no engine, no store.
 
 The same lock and the same tree give the same plan, with the same ids, on any machine.
 """
@@ -6,7 +6,7 @@ The same lock and the same tree give the same plan, with the same ids, on any ma
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, assert_never
+from typing import TYPE_CHECKING, assert_never
 
 from cagebuild import code
 from cagebuild.config.model import (
@@ -18,11 +18,12 @@ from cagebuild.config.model import (
     ScratchBase,
 )
 from cagebuild.digest import Digest
-from cagebuild.errors import UnsupportedError
+from cagebuild.errors import LockError, SourceError, StaleLockError, UnsupportedError
 from cagebuild.step import FileInput, Input, Step, StepInput
+from cagebuild.steps import finished
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Mapping
     from pathlib import Path
 
     from cagebuild.config.model import Cage
@@ -32,33 +33,21 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """The steps of one cage. ``image``, ``measure`` and ``eif`` are what a command may ask for."""
+    """The steps of one cage. ``measure`` and ``eif`` are what a command may ask for."""
 
-    address: str
-    name: str
-    image: Step
+    cage: Cage
     measure: Step
     eif: Step
 
-    def steps(self, *targets: Step) -> tuple[Step, ...]:
-        """``targets`` (by default the EIF) and all that they need, each once, inputs first."""
-        return in_order(targets or (self.eif,))
-
-
-def in_order(targets: Iterable[Step]) -> tuple[Step, ...]:
-    """All steps that ``targets`` need, each once, every step after its inputs."""
-    found: dict[str, Step] = {}
-
-    def visit(step: Step) -> None:
-        if step.id not in found:
-            for given in step.inputs.values():
-                if isinstance(given, StepInput):
-                    visit(given.step)
-            found[step.id] = step
-
-    for target in targets:
-        visit(target)
-    return tuple(found.values())
+    def image_inputs(self) -> dict[str, StepInput]:
+        """What the finished image is made of, by the names that steps have for it: its layers from
+        the lowest up, and its config."""
+        return {
+            name: given
+            for name, given in self.measure.inputs.items()
+            if isinstance(given, StepInput)
+            and (name == "config.json" or name.startswith(finished.LAYER))
+        }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,27 +59,30 @@ class _Layer:
     origins: Input | None = None
 
 
-def plan(cage: Cage, lock: Lock, sources: tuple[SourceFile, ...], mirrors: tuple[str, ...]) -> Plan:
+def plan(
+    cage: Cage,
+    lock: Lock,
+    sources: tuple[SourceFile, ...],
+    *,
+    mirrors: tuple[str, ...],
+    digest: Callable[[Path], Digest],
+) -> Plan:
     """The graph for ``cage`` as ``lock`` pins it, with the app's files as they are.
 
-    Raises UnsupportedError for what this version cannot build and LockError's kin for pins that
-    cannot be read.
+    ``digest`` gives the digest of a local file. Raises UnsupportedError for what this version
+    cannot build, LockError and StaleLockError for pins that do not fit, and SourceError.
     """
-    builder = _Builder(cage, lock, mirrors)
+    builder = _Builder(cage, lock, mirrors, digest)
     layers, base_config = builder.base()
     if sources:
         layers.append(builder.app(sources))
+    image = builder.image(layers, base_config)
     runtime = builder.runtime()
     if runtime:
-        layers.append(
-            _Layer(tar=StepInput(step=runtime, output="layer.tar"), origin="runtime")
-        )
-    image = builder.image(layers, base_config)
+        layers.append(_Layer(tar=StepInput(step=runtime, output="layer.tar"), origin="runtime"))
     boot = builder.boot(runtime)
     return Plan(
-        address=cage.address,
-        name=cage.name,
-        image=image,
+        cage=cage,
         measure=builder.enclave("measure", image, layers, boot),
         eif=builder.enclave("eif", image, layers, boot),
     )
@@ -99,10 +91,17 @@ def plan(cage: Cage, lock: Lock, sources: tuple[SourceFile, ...], mirrors: tuple
 class _Builder:
     """Makes the steps of one cage."""
 
-    def __init__(self, cage: Cage, lock: Lock, mirrors: tuple[str, ...]) -> None:
+    def __init__(
+        self,
+        cage: Cage,
+        lock: Lock,
+        mirrors: tuple[str, ...],
+        digest: Callable[[Path], Digest],
+    ) -> None:
         self.cage = cage
         self.lock = lock
         self.mirrors = mirrors
+        self.digest = digest
         self.code = code.version()
 
     def step(
@@ -186,11 +185,78 @@ class _Builder:
             )
         ]
 
-    def _registry_image(self) -> tuple[list[_Layer], Input | None]:
-        raise NotImplementedError
+    def _registry_image(self) -> tuple[list[_Layer], Input]:
+        from cagebuild.image.registry import ImagePin
 
-    def _archive(self, base: ArchiveBase) -> tuple[list[_Layer], Input | None]:
-        raise NotImplementedError
+        pin = ImagePin.from_json(self.lock.base.pins)
+        config = self.fetch("image config", pin.config.digest, pin.config.size, [pin.location])
+        layers = [
+            self._unpacked(
+                self.fetch(
+                    f"layer {_short(layer.digest)}", layer.digest, layer.size, [pin.location]
+                ),
+                layer.diff_id,
+            )
+            for layer in pin.layers
+        ]
+        return layers, config
+
+    def _archive(self, base: ArchiveBase) -> tuple[list[_Layer], Input]:
+        from cagebuild.image.archivepin import ArchivePin
+
+        pin = ArchivePin.from_json(self.lock.base.pins)
+        if pin.archive is None:
+            blobs = base.path / "blobs" / "sha256"
+            layers = [
+                self._unpacked(FileInput(digest=digest, path=blobs / digest.hex), diff_id)
+                for digest, diff_id in pin.layers
+                if digest is not None
+            ]
+            return layers, FileInput(digest=pin.config, path=blobs / pin.config.hex)
+        names = [finished.layer_input(number) for number in range(len(pin.layers))]
+        step = self.step(
+            "import",
+            f"import {base.path.name}",
+            params={
+                "name": base.name,
+                "architecture": self.lock.architecture,
+                "diff_ids": pin.diff_ids,
+            },
+            inputs={"archive": self.pinned_file("base.archive", base.path, pin.archive)},
+            outputs=("config.json", *names),
+        )
+        return [
+            _Layer(tar=StepInput(step=step, output=name), origin=f"layer {_short(diff_id)}")
+            for name, (_, diff_id) in zip(names, pin.layers, strict=True)
+        ], StepInput(step=step, output="config.json")
+
+    def _unpacked(self, blob: Input, diff_id: Digest) -> _Layer:
+        step = self.step(
+            "unpack",
+            f"unpack layer {_short(diff_id)}",
+            params={"diff_id": str(diff_id)},
+            inputs={"layer": blob},
+            outputs=("layer.tar",),
+        )
+        return _Layer(
+            tar=StepInput(step=step, output="layer.tar"), origin=f"layer {_short(diff_id)}"
+        )
+
+    def pinned_file(self, key: str, path: Path, digest: Digest) -> FileInput:
+        """A file of the cage's own that the lock names by digest."""
+        try:
+            got = self.digest(path)
+        except OSError as error:
+            raise SourceError(
+                f"{self.cage.address}: {key} names {path}, which cannot be read: {error.strerror}"
+            ) from None
+        if got != digest:
+            raise StaleLockError(
+                f"{self.cage.address}: {path} was changed after {self.cage.lock_file.name} was made"
+                f" (got {got}, expected {digest})",
+                hint=f"renew the lock: invoke lock {self.cage.address}",
+            )
+        return FileInput(digest=digest, path=path)
 
     def app(self, sources: tuple[SourceFile, ...]) -> _Layer:
         """The app's files as one layer."""
@@ -209,16 +275,159 @@ class _Builder:
 
     def runtime(self) -> Step | None:
         """The step that takes the installer apart, or None when nothing is injected."""
-        raise NotImplementedError
+        if self.lock.runtime is None:
+            return None
+        installer = self.lock.runtime.installer
+        url = self.cage.runtime.url if self.cage.runtime else None
+        if url is not None:
+            archive = self.fetch("runtime installer", installer, None, [f"{url}/{installer.hex}"])
+        else:
+            archive = self._built_installer(installer)
+        return self.step(
+            "runtime",
+            "runtime",
+            inputs={"installer.tar": archive},
+            outputs=("layer.tar", "init"),
+        )
+
+    def _built_installer(self, installer: Digest) -> Input:
+        """The installer that this version's sources give; no other can be had without a URL."""
+        from cagebuild import runtime
+
+        ours = runtime.installer_digest(self.lock.architecture)
+        if installer != ours:
+            raise LockError(
+                f"{self.cage.address}: runtime.installer is {installer}, and there is no"
+                f" runtime.url to fetch it from (this version of cagebuild builds {ours})",
+                hint=f"invoke lock --update runtime {self.cage.address} takes this version's;"
+                " runtime.url says where another can be had",
+            )
+        step = self.step(
+            "runtime-build",
+            "build the runtime from source",
+            params={"architecture": self.lock.architecture, "expected": str(installer)},
+            inputs={
+                f"src:{name}": FileInput(digest=self.digest(path), path=path)
+                for name, path in runtime.source_files()
+            },
+            outputs=("installer.tar",),
+        )
+        return StepInput(step=step, output="installer.tar")
 
     def image(self, layers: list[_Layer], base_config: Input | None) -> Step:
-        """The finished image: its config, and the cage's settings as a last layer."""
-        raise NotImplementedError
+        """How the finished image is run, and the cage's settings as its last layer."""
+        app = self.cage.app
+        return self.step(
+            "image",
+            f"image {self.cage.name}",
+            params={
+                "epoch": self.lock.epoch.time,
+                "name": self.cage.name,
+                "architecture": self.lock.architecture,
+                "origins": [layer.origin for layer in layers],
+                "runtime": self.lock.runtime is not None,
+                "app": {
+                    "entrypoint": _list(app.entrypoint),
+                    "command": _list(app.command),
+                    "user": app.user,
+                    "workdir": None if app.workdir is None else str(app.workdir),
+                    "env": [list(pair) for pair in app.env],
+                },
+                "ingress": [
+                    {"port": each.port, "health": each.health, "tls": each.tls}
+                    for each in self.cage.ingress
+                ],
+                "egress": [{"host": rule.host, "port": rule.port} for rule in self.cage.egress],
+            },
+            inputs={
+                **_layer_inputs(layers),
+                **({"config.json": base_config} if base_config else {}),
+            },
+            outputs=("config.json", "settings.tar"),
+        )
 
     def boot(self, runtime: Step | None) -> dict[str, Input]:
-        raise NotImplementedError
+        """Kernel, init and driver, by input name, as the step of an enclave reads them."""
+        own = self.cage.enclave.boot
+        pins = self.lock.boot.pins
+        if isinstance(own, OwnBoot):
+            paths = {"kernel": own.kernel, "init": own.init, "nsm": own.nsm, "cmdline": own.cmdline}
+            return {
+                name: self.pinned_file(
+                    f"enclave.boot.{name}", path, Digest("sha256", pins[name]["sha256"])
+                )
+                for name, path in paths.items()
+                if path is not None
+            }
+        if runtime is None:
+            raise UnsupportedError(
+                f'{self.cage.address}: enclave.boot = "{own}" takes its init from the runtime'
+                " installer, and runtime is false",
+                hint="set runtime.installer, or name boot files of your own",
+            )
+        return {
+            "kernel": self._debian_kernel(pins["kernel"]),
+            "init": StepInput(step=runtime, output="init"),
+        }
 
-    def enclave(
-        self, kind: str, image: Step, layers: list[_Layer], boot: dict[str, Input]
-    ) -> Step:
-        raise NotImplementedError
+    def _debian_kernel(self, pins: object) -> Input:
+        from cagebuild.debian.pins import DebianPins
+
+        kernel = DebianPins.from_json(pins)
+        (pin,) = kernel.packages
+        step = self.step(
+            "boot-debian",
+            f"kernel {pin.version}",
+            params={"architecture": self.lock.architecture},
+            inputs={
+                "kernel.deb": self.fetch(
+                    f"{pin.name} {pin.version}", pin.sha256, pin.size, kernel.locations(pin)
+                )
+            },
+            outputs=("kernel",),
+        )
+        return StepInput(step=step, output="kernel")
+
+    def enclave(self, kind: str, image: Step, layers: list[_Layer], boot: dict[str, Input]) -> Step:
+        """The image file, or only what it measures."""
+        settings = _Layer(tar=StepInput(step=image, output="settings.tar"), origin="settings")
+        everything = [*layers, settings]
+        inputs = {
+            **_layer_inputs(everything),
+            "config.json": StepInput(step=image, output="config.json"),
+            **boot,
+        }
+        if self.cage.signing:
+            certificate = self.cage.signing.certificate
+            inputs["certificate"] = FileInput(digest=self.digest(certificate), path=certificate)
+        outputs = ("measurements.json", "manifest.json", "warnings.json")
+        return self.step(
+            kind,
+            f"{kind} {self.cage.name}",
+            params={
+                "epoch": self.lock.epoch.time,
+                "architecture": self.lock.architecture,
+                "name": self.cage.name,
+                "origins": [layer.origin for layer in everything],
+                "cmdline": self.lock.boot.pins.get("cmdline") if "cmdline" not in boot else None,
+            },
+            inputs=inputs,
+            outputs=("image.eif", *outputs) if kind == "eif" else outputs,
+        )
+
+
+def _layer_inputs(layers: list[_Layer]) -> dict[str, Input]:
+    inputs: dict[str, Input] = {}
+    for number, layer in enumerate(layers):
+        inputs[finished.layer_input(number)] = layer.tar
+        if layer.origins is not None:
+            inputs[finished.origins_input(number)] = layer.origins
+    return inputs
+
+
+def _list(words: tuple[str, ...] | None) -> list[str] | None:
+    return None if words is None else list(words)
+
+
+def _short(digest: Digest) -> str:
+    return digest.hex[:12]

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING
+
+from cagebuild.errors import SourceError
+from cagebuild.workspace import tracked_files
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
+    from cagebuild.config.model import AppFiles, Cage, Workspace
     from cagebuild.digest import Digest
+    from cagebuild.workspace.sources import FileKind, TrackedFile
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -16,8 +24,8 @@ class SourceFile:
     """One entry of the app's layer."""
 
     destination: str
-    """Path in the image, without the leading slash."""
-    kind: Literal["file", "symlink", "directory"]
+    """Path in the image, without the leading slash; bytes that are not UTF-8 as surrogates."""
+    kind: FileKind
     mode: int
     uid: int
     gid: int
@@ -38,3 +46,66 @@ class SourceFile:
             "gid": self.gid,
             "target": self.target,
         }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AppSources:
+    """The files of one cage, sorted by destination, and what a person may want to know of them."""
+
+    files: tuple[SourceFile, ...]
+    untracked: tuple[Path, ...]
+    """Files beside them that are not added, because git does not track them."""
+    missing: tuple[Path, ...]
+    """Files that git tracks and that are not there."""
+
+
+def collect(
+    workspace: Workspace, cages: Sequence[Cage], digest: Callable[[Path], Digest]
+) -> dict[Cage, AppSources]:
+    """The app's files of every cage; git is asked once for all of them.
+
+    Raises SourceError, also for two files that would go to one place.
+    """
+    entries = [(cage, entry) for cage in cages for entry in cage.app.files]
+    listed = tracked_files(workspace, [entry for _, entry in entries])
+    found: dict[Cage, dict[str, SourceFile]] = {cage: {} for cage in cages}
+    untracked: dict[Cage, list[Path]] = {cage: [] for cage in cages}
+    missing: dict[Cage, list[Path]] = {cage: [] for cage in cages}
+    for (cage, entry), sources in zip(entries, listed, strict=True):
+        untracked[cage] += sources.untracked
+        missing[cage] += sources.missing
+        for file in sources.files:
+            source = _source(entry, file, digest)
+            other = found[cage].setdefault(source.destination, source)
+            if other is not source:
+                raise SourceError(
+                    f"{cage.address}: {other.path} and {file.path} both go to"
+                    f" /{source.destination}",
+                    hint="leave one out with exclude, or change a destination of app.files",
+                )
+    return {
+        cage: AppSources(
+            files=tuple(found[cage][name] for name in sorted(found[cage])),
+            untracked=tuple(untracked[cage]),
+            missing=tuple(missing[cage]),
+        )
+        for cage in cages
+    }
+
+
+def _source(entry: AppFiles, file: TrackedFile, digest: Callable[[Path], Digest]) -> SourceFile:
+    destination = entry.destination
+    if file.name:
+        destination /= PurePosixPath(os.fsdecode(file.name))
+    usual = {"file": 0o755 if file.executable else 0o644, "symlink": 0o777, "directory": 0o755}
+    chosen = entry.mode if entry.mode is not None and file.kind == "file" else usual[file.kind]
+    return SourceFile(
+        destination=str(destination).lstrip("/"),
+        kind=file.kind,
+        mode=chosen,
+        uid=entry.uid,
+        gid=entry.gid,
+        path=file.path,
+        digest=digest(file.path) if file.kind == "file" else None,
+        target=str(file.path.readlink()) if file.kind == "symlink" else "",
+    )

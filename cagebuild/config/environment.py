@@ -1,0 +1,23 @@
+"""Environment variables that a build may depend on."""
+
+from __future__ import annotations
+
+import os
+
+from cagebuild.errors import UsageError
+
+
+def source_date_epoch() -> int | None:
+    """SOURCE_DATE_EPOCH in seconds since 1970, None when not set; UsageError when no number.
+
+    Source: reproducible-builds.org, "SOURCE_DATE_EPOCH specification".
+    """
+    text = os.environ.get("SOURCE_DATE_EPOCH", "")
+    if not text:
+        return None
+    if not text.isascii() or not text.isdigit():
+        raise UsageError(
+            f"SOURCE_DATE_EPOCH is {text[:40]!r}, not a number of seconds since 1970",
+            hint="for the last commit's time: SOURCE_DATE_EPOCH=$(git log -1 --format=%ct)",
+        )
+    return int(text)

@@ -1,0 +1,42 @@
+"""The finished image as something that other tools can load."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, cast, get_args
+
+from cagebuild.errors import UsageError
+from cagebuild.image.config import parse_config
+from cagebuild.image.export import ExportFormat, export
+from cagebuild.steps import finished
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from cagebuild.image.export import Exported
+    from cagebuild.plan import Plan
+    from cagebuild.store import Blob, Store
+
+
+def known_format(text: str) -> ExportFormat:
+    """The format of that name; raises UsageError."""
+    if text not in get_args(ExportFormat):
+        raise UsageError(f"--format {text}: expected {', '.join(get_args(ExportFormat))}")
+    return cast("ExportFormat", text)
+
+
+def write(
+    store: Store, plan: Plan, blobs: Mapping[str, Blob], output: Path, form: ExportFormat
+) -> Exported:
+    """Write the image that layers and config in the store make; raises CageError."""
+    epoch = cast("int", plan.measure.params["epoch"])
+    origins = cast("list[str]", plan.measure.params["origins"])
+    with tempfile.TemporaryDirectory(prefix="export-", dir=store.root / "tmp") as scratch:
+        inputs = {name: Path(scratch) / name for name in blobs}
+        for name, blob in blobs.items():
+            store.checkout(blob, inputs[name])
+        config = parse_config(inputs["config.json"].read_bytes(), "the finished image's config")
+        root = finished.tree(inputs, origins, epoch)
+        name = f"{plan.cage.name}:latest"
+        return export(root, config, output, form=form, name=name, epoch=epoch)

@@ -1,0 +1,232 @@
+"""The whole flow on one screen: config, lock, plan, execute, measure, report.
+
+Every function takes a Session and cages, and returns values; what a person sees is made elsewhere.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cagebuild import lock as lockfile
+from cagebuild.errors import MeasurementError, UsageError
+from cagebuild.execute import Export, ProcessExecutor, execute
+from cagebuild.plan import Plan, plan
+from cagebuild.results import EIF, MANIFEST, Result
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Mapping, Sequence
+
+    from cagebuild.config.model import Cage, Signing
+    from cagebuild.execute import Reporter, Summary
+    from cagebuild.image.export import Exported, ExportFormat
+    from cagebuild.lock import Lock
+    from cagebuild.pinning import Part
+    from cagebuild.session import Session
+    from cagebuild.step import Step
+    from cagebuild.store import Blob
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class How:
+    """How to run steps."""
+
+    reporter: Reporter
+    jobs: int
+    keep_going: bool = False
+
+
+def plans(session: Session, cages: Iterable[Cage]) -> tuple[Plan, ...]:
+    """The graph of each cage, from its lock and its files; raises LockError and SourceError."""
+    return tuple(_plan(session, cage, lockfile.require(cage)) for cage in cages)
+
+
+def build(session: Session, cages: Sequence[Cage], how: How) -> tuple[Result, ...]:
+    """Write the image file, measurements and manifest of each cage, where they are not yet there.
+
+    Raises CageError: of the lock, the sources, or BuildFailedError after every step that could be
+    run was reported.
+    """
+    done = {cage.address: session.up_to_date(cage) for cage in cages}
+    missing = [cage for cage in cages if done[cage.address] is None]
+    made = {result.cage.address: result for result in _build(session, missing, how)}
+    return tuple(done[cage.address] or made[cage.address] for cage in cages)
+
+
+def measure(session: Session, cages: Sequence[Cage], how: How) -> tuple[Result, ...]:
+    """The PCRs of each cage, without its image file; raises as ``build`` does."""
+    return _measured(session, {cage: lockfile.require(cage) for cage in cages}, how)
+
+
+def lock(
+    session: Session,
+    cages: Sequence[Cage],
+    how: How,
+    *,
+    update: Collection[Part] = (),
+) -> tuple[tuple[Cage, Lock | None, Lock], ...]:
+    """Pin what is missing or changed, measure, write the locks; (cage, before, after) of each."""
+    from cagebuild.pinning import resolve
+
+    before = {cage: session.lock_before(cage) for cage in cages}
+    pinned = {
+        cage: resolve(
+            cage,
+            session.sources(cage),
+            previous=old,
+            update=update,
+            world=session.world(),
+        )
+        for cage, old in before.items()
+    }
+    results = {result.cage: result for result in _measured(session, pinned, how)}
+    after = {cage: replace(new, expected=dict(results[cage].pcrs)) for cage, new in pinned.items()}
+    for cage, new in after.items():
+        lockfile.write(new, cage.lock_file)
+    return tuple((cage, before[cage], after[cage]) for cage in cages)
+
+
+def _plan(session: Session, cage: Cage, locked: Lock) -> Plan:
+    return plan(
+        cage,
+        locked,
+        session.sources(cage),
+        mirrors=session.workspace.mirrors,
+        digest=session.stats.digest,
+    )
+
+
+def _execute(
+    session: Session,
+    targets: Mapping[Cage, Sequence[Step]],
+    how: How,
+    exports: Sequence[Export] = (),
+) -> Summary:
+    from cagebuild import steps
+
+    summary = execute(
+        {session.owner(cage): wanted for cage, wanted in targets.items()},
+        store=session.store,
+        executor=ProcessExecutor(steps.load),
+        reporter=how.reporter,
+        jobs=how.jobs,
+        keep_going=how.keep_going,
+        exports=exports,
+        stats=session.stats,
+    )
+    session.save()
+    summary.raise_for_failures()
+    return summary
+
+
+def _measured(session: Session, locks: Mapping[Cage, Lock], how: How) -> tuple[Result, ...]:
+    targets = {cage: _plan(session, cage, locked).measure for cage, locked in locks.items()}
+    summary = _execute(session, {cage: (step,) for cage, step in targets.items()}, how)
+    return tuple(
+        _result(session, cage, locks[cage], step, summary) for cage, step in targets.items()
+    )
+
+
+def _build(session: Session, cages: Sequence[Cage], how: How) -> tuple[Result, ...]:
+    if not cages:
+        return ()
+    locks = {cage: lockfile.require(cage) for cage in cages}
+    keys = {cage: session.key(cage) for cage in cages}
+    targets = {cage: _plan(session, cage, locks[cage]).eif for cage in cages}
+    exports = [
+        Export(step=step, output=output, path=path)
+        for cage, step in targets.items()
+        for output, path in session.outputs(cage).items()
+        if not (cage.signing and output == EIF)
+    ]
+    summary = _execute(session, {cage: (step,) for cage, step in targets.items()}, how, exports)
+    results = []
+    for cage, step in targets.items():
+        result = _result(session, cage, locks[cage], step, summary)
+        eif = session.outputs(cage)[EIF]
+        if cage.signing:
+            _sign(session, cage.signing, summary.output(step, EIF), eif)
+        result = replace(result, eif=eif)
+        session.remember_build(cage, keys[cage], result)
+        results.append(result)
+    return tuple(results)
+
+
+def _sign(session: Session, signing: Signing, unsigned: Blob, target: Path) -> None:
+    """Sign a copy. The key is read here and nowhere else: it is no input of any step."""
+    from cagebuild.nitro.attach import sign_file
+    from cagebuild.nitro.sign import load_signer
+
+    signer = load_signer(certificate=signing.certificate, key=signing.key)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".unsigned.") as scratch:
+        copy = Path(scratch) / EIF
+        session.store.export(unsigned, copy)
+        sign_file(copy, target, signer)
+
+
+def _result(session: Session, cage: Cage, locked: Lock, step: Step, summary: Summary) -> Result:
+    measured: dict[str, Any] = json.loads(
+        session.store.read(summary.output(step, "measurements.json"))
+    )
+    warnings = json.loads(session.store.read(summary.output(step, "warnings.json")))
+    pcrs = {name: value for name, value in measured["Measurements"].items() if "PCR" in name}
+    session.memory.remember_manifest(pcrs, summary.output(step, MANIFEST))
+    return Result(
+        cage=cage,
+        pcrs=pcrs,
+        expected=locked.expected,
+        warnings=tuple(warnings),
+        eif=None,
+    )
+
+
+def require_expected(results: Iterable[Result]) -> None:
+    """Raise MeasurementError, naming the cages, unless every PCR is the one of its lock."""
+    wrong = [result.cage.address for result in results if not result.as_locked]
+    if wrong:
+        raise MeasurementError(
+            f"PCRs differ from the lock: {', '.join(wrong)}",
+            hint="if the change is meant, renew the lock: invoke lock",
+        )
+
+
+def check(session: Session, cages: Sequence[Cage]) -> None:
+    """Check what can be checked without building: locks, and pinned files of the cage's own.
+
+    A cage without a lock is fine: it has yet to be pinned. Raises LockError and SourceError.
+    """
+    for cage in cages:
+        if cage.lock_file.exists():
+            _plan(session, cage, lockfile.require(cage))
+
+
+def update_installers(session: Session, cages: Sequence[Cage]) -> tuple[Cage, ...]:
+    """Write this version's installer digest into each cage.toml that has another one."""
+    from cagebuild.config import set_value
+    from cagebuild.runtime import installer_digest
+
+    for cage in cages:
+        digest = installer_digest(cage.enclave.architecture)
+        if cage.runtime is not None and cage.runtime.installer != digest:
+            set_value(cage.file, "runtime.installer", str(digest))
+    return session.cages([cage.address for cage in cages])
+
+
+def export(
+    session: Session, cages: Sequence[Cage], how: How, output: Path, form: ExportFormat
+) -> Exported:
+    """Write the finished image of one cage to ``output``; raises UsageError for several cages."""
+    from cagebuild.exporting import write
+
+    if len(cages) != 1:
+        raise UsageError(f"{len(cages)} cages are meant", hint="name one: invoke export //folder")
+    (cage,) = cages
+    made = _plan(session, cage, lockfile.require(cage))
+    inputs = made.image_inputs()
+    summary = _execute(session, {cage: [given.step for given in inputs.values()]}, how)
+    blobs = {name: summary.output(given.step, given.output) for name, given in inputs.items()}
+    return write(session.store, made, blobs, output, form)

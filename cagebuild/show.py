@@ -1,0 +1,130 @@
+"""What a person reads on standard output: results, locks, plans. Progress is in ``report``."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING
+
+from cagebuild.report import printable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from pathlib import Path
+
+    from cagebuild.config.model import Cage
+    from cagebuild.explain import Difference
+    from cagebuild.lock import Lock
+    from cagebuild.results import Result
+    from cagebuild.session import Session
+
+_SHOWN = 5
+
+
+def json_document(document: object) -> None:
+    """Print a document as JSON."""
+    print(json.dumps(document, indent=2))
+
+
+def warn(text: str) -> None:
+    """Print a warning to standard error."""
+    print(f"warning: {printable(text)}", file=sys.stderr)
+
+
+def sources(session: Session, chosen: Sequence[Cage]) -> None:
+    """Warn of files beside those that are added, and of those that are missing."""
+    session.load_sources(chosen)
+    for cage in chosen:
+        found = session.app_sources(cage)
+        left_out = "are not added, because git does not track them: git add, or exclude them"
+        _warn_of(session, cage, found.untracked, left_out)
+        _warn_of(session, cage, found.missing, "are tracked by git, but are not there")
+
+
+def _warn_of(session: Session, cage: Cage, paths: Sequence[Path], what: str) -> None:
+    if paths:
+        names = ", ".join(str(path.relative_to(session.workspace.root)) for path in paths[:_SHOWN])
+        more = f" and {len(paths) - _SHOWN} more" if paths[_SHOWN:] else ""
+        warn(f"{cage.address}: {names}{more} {what}")
+
+
+def results(session: Session, found: Iterable[Result]) -> None:
+    """Print the PCRs of each cage, and how they compare with its lock."""
+    for result in found:
+        for line in result.warnings[:_SHOWN]:
+            warn(f"{result.cage.address}: {line}")
+        if result.warnings[_SHOWN:]:
+            warn(f"{result.cage.address}: and {len(result.warnings) - _SHOWN} more of these")
+        where = f"  {result.eif.relative_to(session.workspace.root)}" if result.eif else ""
+        print(f"{result.cage.address}{where}")
+        for name, value in result.pcrs.items():
+            print(f"  {name}  {value}")
+        if result.as_locked:
+            print(f"  as in {result.cage.lock_file.name}")
+        else:
+            _mismatch(session, result)
+
+
+def _mismatch(session: Session, result: Result) -> None:
+    from cagebuild import compare
+
+    expected = result.expected or {}
+    names = dict.fromkeys([*result.pcrs, *expected])
+    print(f"  not as in {result.cage.lock_file.name}:")
+    for name in names:
+        if result.pcrs.get(name) != expected.get(name):
+            print(f"    {name} got      {result.pcrs.get(name, 'none')}")
+            print(f"    {name} expected {expected.get(name, 'none')}")
+    print("\n".join(f"    {line}" for line in compare.reasons(session, result)))
+    print(f"  to accept: invoke lock {result.cage.address}")
+
+
+def results_json(found: Iterable[Result]) -> None:
+    """Print measurements as nitro-cli does, by address."""
+    json_document(
+        {
+            result.cage.address: {
+                "Measurements": {"HashAlgorithm": "Sha384 { ... }", **result.pcrs},
+                "expected": result.expected and dict(result.expected),
+            }
+            for result in found
+        }
+    )
+
+
+def locks(session: Session, made: Iterable[tuple[Cage, Lock | None, Lock]]) -> None:
+    """Print what moved in each lock."""
+    from cagebuild.explain.locks import pins
+
+    for cage, before, after in made:
+        name = cage.lock_file.relative_to(session.workspace.root)
+        if before == after:
+            print(f"{cage.address}  {name}: nothing moved")
+            continue
+        print(f"{cage.address}  {name}: {'new' if before is None else 'moved'}")
+        if before is None:
+            print(f"  epoch  {after.epoch.time} ({after.epoch.policy})")
+            for pcr, value in (after.expected or {}).items():
+                print(f"  {pcr}  {value}")
+            continue
+        for change in pins(before, after):
+            print(f"  {printable(change.subject)}")
+            print(f"    was {printable(change.expected or 'not there')}")
+            print(f"    is  {printable(change.got or 'removed')}")
+
+
+def cages(found: Sequence[Cage]) -> None:
+    """Print addresses, names and files."""
+    width = max((len(cage.address) for cage in found), default=0)
+    for cage in found:
+        print(f"{cage.address:{width}}  {cage.name}  {cage.enclave.architecture}")
+
+
+def difference(found: Difference, *, as_json: bool) -> None:
+    """Print what moved."""
+    from cagebuild.explain.text import render
+
+    if as_json:
+        json_document(found.to_json())
+    else:
+        print(render(found))
