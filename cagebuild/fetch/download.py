@@ -123,7 +123,8 @@ def _attempt(partial: Partial, location: Location, wanted: _Wanted) -> Failure |
         try:
             _transfer(partial, location, wanted)
         except Failure as failure:
-            return failure
+            # All may be there, with something wrong only after it.
+            return None if partial.digest == wanted.digest else failure
         got = partial.digest
         if got == wanted.digest:
             return None

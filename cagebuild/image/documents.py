@@ -45,6 +45,8 @@ MAX_CONFIG: Final = 8 << 20
 MAX_LAYER: Final = 64 << 30
 _MAX_LAYERS: Final = 512
 _MAX_MANIFESTS: Final = 1024
+_LONGEST_WORD: Final = 64
+_SHOWN: Final = 20
 _GO: Final[dict[Architecture, str]] = {"x86_64": "amd64", "aarch64": "arm64"}
 _VARIANTS: Final[dict[Architecture, frozenset[str]]] = {
     "x86_64": frozenset({"", "v1"}),
@@ -92,7 +94,7 @@ class Index:
         for platform, descriptor in self.manifests:
             if platform is not None and platform.suits(architecture):
                 return descriptor
-        there = sorted({str(p) for p, _ in self.manifests if p and p.os != "unknown"})
+        there = sorted({str(p) for p, _ in self.manifests if p and p.os != "unknown"})[:_SHOWN]
         raise ResolveError(
             f"{name} has no image for linux/{_GO[architecture]}",
             hint=f"it has: {', '.join(there) or 'none that says its platform'}",
@@ -130,7 +132,7 @@ def parse_document(data: bytes, media_type: str, name: str) -> Index | Manifest:
         )
     said = document.get("mediaType", media_type)
     if said != media_type:
-        _refuse(name, f"it says that it is {said!r}, but came as {media_type!r}")
+        _refuse(name, f"it says that it is {said!r:.100}, but came as {media_type!r:.100}")
     if "manifests" in document and ("layers" in document or "config" in document):
         _refuse(name, "it is an index and a manifest at once")
     if document.get("schemaVersion") != 2:
@@ -140,7 +142,7 @@ def parse_document(data: bytes, media_type: str, name: str) -> Index | Manifest:
     if media_type in MANIFESTS:
         return _manifest(document, name)
     raise UnsupportedError(
-        f"{name} is not a container image, but {media_type[:100]!r}",
+        f"{name} is not a container image, but {media_type!r:.100}",
         hint="name an image that docker can pull",
     )
 
@@ -194,7 +196,7 @@ def _manifest(document: dict[str, Any], name: str) -> Manifest:
     config = _descriptor(document.get("config"), MAX_CONFIG, name)
     if config.media_type not in _CONFIGS or "artifactType" in document:
         raise UnsupportedError(
-            f"{name} is not a container image: its config is {config.media_type[:100]!r}",
+            f"{name} is not a container image: its config is {config.media_type!r:.100}",
             hint="name an image that docker can pull",
         )
     layers = tuple(
@@ -204,7 +206,7 @@ def _manifest(document: dict[str, Any], name: str) -> Manifest:
     for layer in layers:
         if layer.media_type not in _LAYERS:
             raise UnsupportedError(
-                f"{name} has a layer of the kind {layer.media_type[:100]!r}",
+                f"{name} has a layer of the kind {layer.media_type!r:.100}",
                 hint="layers are to be tar files, plain or compressed with gzip or zstd",
             )
     return Manifest(config=config, layers=layers)
@@ -244,8 +246,9 @@ def _digest(text: object, name: str) -> Digest:
 
 def _platform(entry: dict[str, Any], name: str) -> Platform:
     os, architecture, variant = (entry.get(k, "") for k in ("os", "architecture", "variant"))
-    if not all(isinstance(v, str) and v.isprintable() for v in (os, architecture, variant)):
-        _refuse(name, "a platform is not in words")
+    for word in (os, architecture, variant):
+        if not isinstance(word, str) or not word.isprintable() or len(word) > _LONGEST_WORD:
+            _refuse(name, "a platform is not in words")
     return Platform(os=os, architecture=architecture, variant=variant)
 
 

@@ -179,6 +179,16 @@ def test_every_location_is_named_with_its_cause(server: FaultyServer, tmp_path: 
     assert "invoke lock --update" in caught.value.hint
 
 
+def test_right_bytes_are_taken_whatever_length_was_announced(
+    server: FaultyServer, tmp_path: Path
+) -> None:
+    """Where the lock does not say the size, the digest alone decides."""
+    fetch(tmp_path / "file", server.url("announces more bytes"), size=None)
+    assert (tmp_path / "file").read_bytes() == CONTENT
+    with pytest.raises(DigestMismatchError):
+        fetch(tmp_path / "other", server.url("announces fewer bytes"), size=None)
+
+
 def test_a_drop_is_resumed_where_it_broke_off(server: FaultyServer, tmp_path: Path) -> None:
     fetch(tmp_path / "file", server.url("drops the connection midway once"))
     headers = server.requests[1].headers
