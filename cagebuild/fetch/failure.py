@@ -6,12 +6,12 @@ but what is escaped here. Also how patient a download is with its peers.
 
 from __future__ import annotations
 
-import ssl
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 from urllib.parse import urlsplit
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Iterator
 
 FailureKind = Literal[
@@ -112,6 +112,8 @@ def failure_of(error: BaseException, policy: Policy) -> Failure:
 
     Their texts hold whole URLs, so none is passed on but the reasons of OpenSSL and of the system.
     """
+    import ssl
+
     found = list(_chain(error))
     broken = next((one for one in found if isinstance(one, ssl.SSLError)), None)
     if broken is not None:
@@ -124,6 +126,8 @@ def failure_of(error: BaseException, policy: Policy) -> Failure:
 
 
 def _tls_failure(error: ssl.SSLError) -> Failure:
+    import ssl
+
     verification = next(
         (one for one in _chain(error) if isinstance(one, ssl.SSLCertVerificationError)), None
     )

@@ -5,7 +5,6 @@ Whatever goes wrong is raised as a Failure, which is safe to print.
 
 from __future__ import annotations
 
-import ssl
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -183,6 +182,7 @@ class Client:
 
     def _connect(self) -> requests.Session:
         import http.cookiejar
+        import ssl
 
         import requests
 
