@@ -223,8 +223,9 @@ def _image_path(text: str, at: Path) -> Iterator[Problem]:
 def _runtime(subject: Subject) -> Iterator[Problem]:
     value = subject.document.get("runtime")
     if value is False:
-        for key in ("ingress", "egress"):
-            if subject.own.get(key):
+        allowed = (subject.own.get("egress") or {}).get("allow")
+        for key, used in (("ingress", subject.own.get("ingress")), ("egress", allowed)):
+            if used:
                 yield Problem(
                     path=(key,),
                     at="key",

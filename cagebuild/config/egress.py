@@ -11,11 +11,12 @@ import re
 from cagebuild.config.model import EgressRule
 
 _LABEL = re.compile(r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?", re.ASCII)
-_RULE = re.compile(r"(?P<host>\[[^\[\]]*\](?:/[0-9]*)?|[^:\[\]]*)(?::(?P<port>.*))?", re.DOTALL)
+_RULE = re.compile(r"(?P<host>\[[^\[\]]*\](?:/[0-9]*)?|[^:\[\]]*)(?::(?P<port>[^:]*))?", re.DOTALL)
 _PORT = re.compile(r"[1-9][0-9]{0,4}", re.ASCII)
 _PREFIX = re.compile(r"[0-9]{1,3}", re.ASCII)
 _URL = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]*)://(?P<rest>[^/?#]*)", re.IGNORECASE)
 _NUMBERS = re.compile(r"[0-9./x]+", re.ASCII)
+_LAST_NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*", re.ASCII)
 _SCHEMES = {"http": 80, "https": 443, "ws": 80, "wss": 443, "postgres": 5432, "redis": 6379}
 
 
@@ -122,6 +123,9 @@ def _name(text: str) -> str:
             message=f"'{text[:60]}' is not a host name" if text else "has no host",
             hint='such as "api.example.com:443"',
         )
+    if _LAST_NUMBER.fullmatch(labels[-1]):
+        # Resolvers take such names for addresses: "0x7f.1" is 127.0.0.1 to most of them.
+        raise RuleError(message=f"'{text[:60]}' ends in a number, as only addresses do")
     if labels[-1] == "localhost":
         raise RuleError(message="localhost never leaves a cage")
     return name

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from cagebuild.config.positions import Path, Place, Positions, Span, scan
-from cagebuild.config.toml import shown, text_of
+from cagebuild.config.toml import printable, shown, shown_line, text_of
 from cagebuild.errors import ConfigError, Diagnostic
 
 if TYPE_CHECKING:
@@ -77,9 +77,9 @@ def _diagnostic(file: pathlib.Path, positions: Positions, problem: Problem) -> D
         column=column,
         width=max(1, min(span.end - span.start, len(source_line) - column + 1)),
         key=dotted(problem.path),
-        message=problem.message,
-        source_line=source_line,
-        hint=problem.hint,
+        message=printable(problem.message),
+        source_line=shown_line(source_line, column),
+        hint=printable(problem.hint),
     )
 
 
