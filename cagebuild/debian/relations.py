@@ -22,7 +22,7 @@ _OPERATORS: dict[str, Operator] = {
     ">": ">=",
 }
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9+.-]{0,199}", re.ASCII)
-_VERSION = re.compile(r"(?:[0-9]{1,9}:)?[A-Za-z0-9.+:~-]{1,400}", re.ASCII)
+_VERSION = re.compile(r"[0-9]{1,9}:[A-Za-z0-9.+:~-]{1,400}|[A-Za-z0-9.+~-]{1,400}", re.ASCII)
 _RELATION = re.compile(
     r"\s*(?P<name>[A-Za-z0-9][A-Za-z0-9+.-]{0,199})(?::(?P<qualifier>[a-z0-9-]{1,40}))?\s*"
     r"(?:\(\s*(?P<operator><<|<=|=|>=|>>|<|>)\s*(?P<version>[A-Za-z0-9.+:~-]{1,400})\s*\)\s*)?",
@@ -96,7 +96,8 @@ def check_name(name: str) -> str:
 
 def check_version(version: str) -> str:
     """The version if it is one; raises RelationSyntaxError."""
-    _parsed(version)
+    if not _VERSION.fullmatch(version):
+        raise RelationSyntaxError(f"not a Debian version: {version[:80]!r}")
     return version
 
 
@@ -129,8 +130,6 @@ def _parsed(version: str) -> NativeVersion:
     from debian.debian_support import NativeVersion
 
     try:
-        if _VERSION.fullmatch(version):
-            return NativeVersion(version)
+        return NativeVersion(check_version(version))
     except ValueError:
-        pass  # It has, for instance, a colon but no epoch.
-    raise RelationSyntaxError(f"not a Debian version: {version[:80]!r}")
+        raise RelationSyntaxError(f"not a Debian version: {version[:80]!r}") from None
