@@ -176,6 +176,8 @@ class _Reader:
                 self._start = position
                 self._fail("something follows the end mark")
             position += len(data)
+        if self._region.size % BLOCK:
+            self._fail("it ends in the middle of a block")
 
     def _extended(self) -> bool:
         return bool(
