@@ -122,7 +122,7 @@ class Comparison:
         self.places[expected] = got
 
     def origins(self) -> tuple[OriginChanges, ...]:
-        """The changes by origin, the one with most of them first."""
+        """The changes by origin: what isn't a package first, then those with most of them."""
         found = [
             OriginChanges(
                 origin=versions([*group.expected, *group.got]) or name,
@@ -134,7 +134,7 @@ class Comparison:
             )
             for name, group in self.groups.items()
         ]
-        return tuple(sorted(found, key=lambda changes: (-changes.count, changes.origin)))
+        return tuple(sorted(found, key=_importance))
 
     def attribute_shifts(self) -> tuple[Shift, ...]:
         """Attributes that moved alike, the widest first."""
@@ -152,6 +152,11 @@ class Comparison:
                 return expected
             furthest = max(furthest, got)
         return None
+
+
+def _importance(changes: OriginChanges) -> tuple[bool, int, str]:
+    """One changed file of the app says more than an update of hundreds of packages."""
+    return changes.origin.startswith("package "), -changes.count, changes.origin
 
 
 def _remember(versions: dict[str, None], origin: str, name: str) -> None:

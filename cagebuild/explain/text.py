@@ -18,6 +18,8 @@ if TYPE_CHECKING:
         Shift,
     )
 
+_ORIGINS_WITH_FILES = 20
+_ORIGINS = 100
 _WIDE = 3
 """An attribute that moved alike in so many entries is told once, not for each of them."""
 
@@ -64,8 +66,10 @@ def _section(section: SectionChange) -> Iterator[str]:
     for shift in wide:
         yield from _shift(shift)
     told = {shift.change for shift in wide}
-    for origin in section.origins:
-        yield from _origin(origin, told)
+    for place, origin in enumerate(section.origins[:_ORIGINS]):
+        yield from _origin(origin, told, with_files=place < _ORIGINS_WITH_FILES)
+    if more := section.origins[_ORIGINS:]:
+        yield f"  and {sum(o.count for o in more):,} changes of {len(more):,} more origins"
     if section.order is not None:
         order = section.order
         yield "  order: the same entries stand in another order, the first of them"
@@ -84,10 +88,12 @@ def _shift(shift: Shift) -> Iterator[str]:
     )
 
 
-def _origin(changes: OriginChanges, told: set[FieldChange]) -> Iterator[str]:
+def _origin(changes: OriginChanges, told: set[FieldChange], *, with_files: bool) -> Iterator[str]:
     counts = ((changes.changed, "changed"), (changes.added, "added"), (changes.removed, "removed"))
     words = ", ".join(f"{count:,} {word}" for count, word in counts if count)
     yield f"  {printable(changes.origin) or 'of unknown origin'}: {words}"
+    if not with_files:
+        return
     light = [
         file for file in changes.attributes if any(change not in told for change in file.fields)
     ]

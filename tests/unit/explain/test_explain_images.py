@@ -211,6 +211,19 @@ def test_one_changed_file_is_not_buried_under_another_epoch(tmp_path: Path) -> N
     assert "changed  rootfs/usr/090\n      content: got" in shown
 
 
+def test_the_app_comes_before_hundreds_of_packages(tmp_path: Path) -> None:
+    names = [f"package p{n:03} 1" for n in range(150)]
+    before = [file_entry(f"rootfs/{name}/{n}", origin=name) for name in names for n in (1, 2)]
+    after = [file_entry(f"rootfs/{name}/{n}", b"2", origin=name) for name in names for n in (1, 2)]
+    difference = differ(tmp_path, [*before, file_entry("rootfs/z")], [*after])
+    shown = text.render(difference).splitlines()
+    origins = [line.strip() for line in shown if line.startswith("  app") or "  package" in line]
+    assert origins[0] == "app: 1 removed"
+    assert len(origins) == 100
+    assert shown[-1] == "  and 102 changes of 51 more origins"
+    assert sum("content: got" in line for line in shown) == 2 * 19
+
+
 @pytest.mark.parametrize("section", ["kernel", "cmdline"])
 def test_what_is_not_a_ramdisk_moves_two_registers(tmp_path: Path, section: str) -> None:
     before = load(write_manifest(tmp_path, "a.json", ENTRIES))
