@@ -143,7 +143,7 @@ class _Reader:
     def _source(self, entry: AppFiles) -> bytes:
         """The source relative to the root, empty for the root itself, after looking what it is."""
         path = entry.source
-        if not self._is_plain(path.parent):
+        if path != self.root and not self._is_plain(path.parent):
             raise SourceError(f"{_shown(path, self.root)} is not reached through folders alone")
         try:
             mode = path.lstat().st_mode
