@@ -83,3 +83,11 @@ def run(
             "\n  ".join([f"exit status {done.returncode} from: {shlex.join(argv)}", *said])
         )
     return done.stdout
+
+
+def attend(argv: Sequence[str], *, cwd: Path, env: Mapping[str, str]) -> int:
+    """Run a program whose output the user is to see, and return its exit status.
+
+    It gets the caller's own environment, with ``env`` on top: it stands for a command of the user.
+    """
+    return subprocess.run(list(argv), cwd=cwd, env={**os.environ, **env}, check=False).returncode

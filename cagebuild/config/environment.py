@@ -21,3 +21,13 @@ def source_date_epoch() -> int | None:
             hint="for the last commit's time: SOURCE_DATE_EPOCH=$(git log -1 --format=%ct)",
         )
     return int(text)
+
+
+def store_folder() -> str | None:
+    """CAGEBUILD_STORE: where the store is, whatever the workspace says. Absolute, or None."""
+    text = os.environ.get("CAGEBUILD_STORE", "")
+    if not text:
+        return None
+    if not text.startswith("/"):
+        raise UsageError(f"CAGEBUILD_STORE is {text[:80]!r}, not an absolute path")
+    return text

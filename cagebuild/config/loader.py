@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import cagebuild
 from cagebuild import schema
 from cagebuild.config import build, merge, paths, toml
+from cagebuild.config.environment import store_folder
 from cagebuild.config.model import Cage, StoreSettings, Workspace
 from cagebuild.config.shape import default
 from cagebuild.errors import CageError, ConfigError, ConfigSyntaxError, Diagnostic, UsageError
@@ -88,7 +89,8 @@ def _root_cage(document: dict[str, Any]) -> str | None:
 def _store(table: dict[str, Any], root: Path) -> StoreSettings:
     size = str(table.get("max_size", default("workspace", "store", "max_size")))
     return StoreSettings(
-        path=_store_path(table.get("path"), root), max_bytes=int(size[:-3]) * _UNITS[size[-3:]]
+        path=_store_path(store_folder() or table.get("path"), root),
+        max_bytes=int(size[:-3]) * _UNITS[size[-3:]],
     )
 
 
@@ -128,7 +130,8 @@ def load(file: Path, workspace: Workspace, *, validated: ValidationCache | None 
     document = toml.parse(data, file)
     places = paths.Places(file.parent, workspace.root)
     fallback = _fallback_name(file, workspace)
-    key = _key(b"cage", data, workspace.fingerprint, f"{fallback}\0{_depth(file, workspace)}")
+    is_root = file == workspace.root / CAGE_FILE
+    key = _key(b"root" if is_root else b"cage", data, workspace.fingerprint, fallback or "")
     if validated is not None and validated.known(key):
         try:
             return _made(document, file, workspace, fallback)
@@ -154,7 +157,7 @@ def declared_name(file: Path, workspace: Workspace) -> str | None:
     return name if isinstance(name, str) else _fallback_name(file, workspace)
 
 
-def unlike_names(cages: Iterable[Cage]) -> None:
+def check_names(cages: Iterable[Cage]) -> None:
     """Raise ConfigError where cages have one name: their results would go to one folder."""
     by_name: dict[str, list[Cage]] = {}
     for cage in cages:
@@ -217,13 +220,9 @@ def _fallback_name(file: Path, workspace: Workspace) -> str | None:
     return None if file.parent == workspace.root else file.parent.name
 
 
-def _depth(file: Path, workspace: Workspace) -> str:
-    """What checks of paths depend on: whether the file is the root's."""
-    return "root" if file == workspace.root / CAGE_FILE else "cage"
-
-
 def _key(kind: bytes, data: bytes, inherited: str, place: str) -> str:
-    state = _checks().copy()
+    """What a validity is remembered by: it covers all that the checks read, and the checks."""
+    state = hashlib.sha256(_checks())
     for part in (kind, inherited.encode(), os.fsencode(place), data):
         state.update(b"%d\n" % len(part))
         state.update(part)
@@ -231,13 +230,13 @@ def _key(kind: bytes, data: bytes, inherited: str, place: str) -> str:
 
 
 @cache
-def _checks() -> hashlib._Hash:
-    """What the checks themselves are made of."""
+def _checks() -> bytes:
+    """A digest of the schema and of this package's code."""
     state = hashlib.sha256(schema.raw("cage"))
     state.update(cagebuild.__version__.encode())
     for file in sorted(Path(__file__).parent.glob("*.py")):
         state.update(file.read_bytes())
-    return state
+    return state.digest()
 
 
 def _checked(

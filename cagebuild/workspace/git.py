@@ -112,6 +112,14 @@ def last_commit_time(root: Path, paths: Sequence[Path]) -> int | None:
     return int(time)
 
 
+def last_commit(root: Path, paths: Sequence[Path]) -> str | None:
+    """The id of the last commit that touched any of the paths, locks included."""
+    if not is_used(root) or not _has_commit(root):
+        return None
+    arguments = ("rev-list", "--max-count=1", "HEAD")
+    return _git(root, *arguments, "--", *_literal(root, paths)).decode().strip() or None
+
+
 def _has_commit(root: Path) -> bool:
     try:
         _git(root, "rev-parse", "--quiet", "--verify", "HEAD^{commit}")

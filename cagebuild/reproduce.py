@@ -1,0 +1,179 @@
+"""Building cages twice under unlike conditions, from nothing, and comparing both with the locks.
+
+What ``nox -s pcr`` does. Path, umask, time zone, locale, clock, hash seed and the order of folders
+differ between the two builds; the stores start empty.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from cagebuild import explain, process
+from cagebuild import lock as lockfile
+from cagebuild.digest import Digest
+from cagebuild.errors import BuildFailedError, CageError, MeasurementError
+from cagebuild.explain.text import render
+from cagebuild.results import EIF, MANIFEST, outputs
+from cagebuild.session import Session
+from cagebuild.workspace import git
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from cagebuild.config.model import Cage
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Conditions:
+    """What a build is run under."""
+
+    folder: str
+    """Where the checkout goes, below a temporary folder."""
+    options: tuple[str, ...]
+    """For ``cagebuild.elsewhere``."""
+    environment: Mapping[str, str]
+
+
+PLAIN: Final = Conditions(
+    folder="a",
+    options=("--umask", "022"),
+    environment={"TZ": "UTC", "LC_ALL": "C", "PYTHONHASHSEED": "0"},
+)
+UNLIKE: Final = Conditions(
+    folder="another place/not ASCII: ö",
+    options=("--umask", "077", "--clock", "40000000", "--reverse-folders"),
+    environment={"TZ": "Pacific/Chatham", "LC_ALL": "C.UTF-8", "PYTHONHASHSEED": "4242"},
+)
+
+
+def check(start: Path, words: Sequence[str], scratch: Path) -> Iterator[str]:
+    """Build the cages that ``words`` mean twice; lines that say how each compares.
+
+    Raises MeasurementError after the last line when anything differs, BuildFailedError when a build
+    fails, and CageError for configurations and locks.
+    """
+    session = Session(start)
+    chosen = session.cages(words)
+    locks = {cage: lockfile.require(cage) for cage in chosen}
+    roots = [_build(session, chosen, each, scratch) for each in (PLAIN, UNLIKE)]
+    wrong = []
+    for cage in chosen:
+        first, second = (outputs(root, cage) for root in roots)
+        lines = [*_between(first, second), *_against_lock(session, cage, locks[cage], first)]
+        yield f"{cage.address}: " + ("differs" if lines else "equal twice, and as in the lock")
+        yield from lines
+        if lines:
+            wrong.append(cage.address)
+    if wrong:
+        raise MeasurementError(
+            f"not reproducible, or not as locked: {', '.join(wrong)}",
+            hint="the lines above say what moved; if it is meant, renew the lock: invoke lock",
+        )
+
+
+def _build(session: Session, chosen: Sequence[Cage], conditions: Conditions, scratch: Path) -> Path:
+    """Build in a copy of the checkout; the copy's workspace root."""
+    root = session.workspace.root
+    copy = scratch / conditions.folder / "checkout"
+    copy.parent.mkdir(parents=True)
+    root_copy = _copy(root, copy)
+    status = process.attend(
+        [
+            sys.executable,
+            *("-m", "cagebuild.elsewhere", *conditions.options),
+            *("--", "build", *(cage.address for cage in chosen)),
+        ],
+        cwd=root_copy,
+        env={
+            **conditions.environment,
+            "CAGEBUILD_STORE": str(scratch / conditions.folder / "store"),
+        },
+    )
+    if status != 0:
+        raise BuildFailedError(
+            f"the build under the conditions '{conditions.folder}' failed",
+            hint="its own error stands above",
+        )
+    return root_copy
+
+
+def _copy(root: Path, copy: Path) -> Path:
+    """A copy of the checkout as the working tree has it, what git ignores left out."""
+    if not git.is_used(root):
+        shutil.copytree(root, copy, symlinks=True, ignore=shutil.ignore_patterns("dist"))
+        return copy
+    program = process.find("git", needed_for="copying the checkout", hint="install git")
+    top = Path(os.fsdecode(process.run([program, "rev-parse", "--show-toplevel"], cwd=root))[:-1])
+    process.run([program, "clone", "--quiet", "--shared", str(top), str(copy)], cwd=root)
+    changed = process.run(
+        [program, "ls-files", "-z", "--modified", "--deleted", "--others", "--exclude-standard"],
+        cwd=top,
+    )
+    for name in {os.fsdecode(raw) for raw in changed.split(b"\0") if raw}:
+        source, target = top / name, copy / name
+        target.unlink(missing_ok=True)
+        if os.path.lexists(source) and not source.is_dir():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(source, target, follow_symlinks=False)
+    return copy / root.relative_to(top)
+
+
+def _between(first: Mapping[str, Path], second: Mapping[str, Path]) -> list[str]:
+    """What differs between the two builds."""
+    if Digest.of_file(first[EIF]) == Digest.of_file(second[EIF]):
+        return []
+    found = explain.explain(explain.load(first[MANIFEST]), explain.load(second[MANIFEST]))
+    if not found:
+        # Signatures are made with fresh randomness; nothing of them is measured.
+        return []
+    return ["the two builds differ:", *render(found).splitlines()]
+
+
+def _against_lock(
+    session: Session, cage: Cage, locked: lockfile.Lock, built: Mapping[str, Path]
+) -> list[str]:
+    """What differs from the lock, down to the file where the locked revision can be built again."""
+    subject = explain.load(built[MANIFEST])
+    if not isinstance(subject, explain.Image):
+        raise TypeError(f"{built[MANIFEST]} is no manifest")
+    pcrs = subject.measurements.pcrs()
+    expected = dict(locked.expected or {})
+    if pcrs == expected:
+        return []
+    lines = ["differs from the lock:"]
+    for name in dict.fromkeys([*pcrs, *expected]):
+        if pcrs.get(name) != expected.get(name):
+            lines.append(f"  {name} got      {pcrs.get(name, 'none')}")
+            lines.append(f"  {name} expected {expected.get(name, 'none')}")
+    return [*lines, *_since_locked(session, cage, built[MANIFEST])]
+
+
+def _since_locked(session: Session, cage: Cage, manifest: Path) -> list[str]:
+    """How the build differs from the one at the commit that last changed the lock."""
+    from cagebuild import revisions
+
+    commit = git.last_commit(session.workspace.root, [cage.lock_file])
+    if commit is None:
+        return ["the lock was never committed, so there is nothing to compare with"]
+    scratch = manifest.parent / "locked"
+    try:
+        locked = revisions.manifest(session, commit, cage.address, scratch)
+        found = explain.explain(explain.load(locked), explain.load(manifest))
+    except CageError as error:
+        return [
+            f"commit {commit[:12]}, which last changed the lock, cannot be built:",
+            error.render(),
+        ]
+    if not found:
+        return [
+            f"commit {commit[:12]}, which last changed the lock, gives the same: the lock is wrong"
+        ]
+    return [
+        f"since commit {commit[:12]}, which last changed the lock:",
+        *render(found).splitlines(),
+    ]
