@@ -107,6 +107,18 @@ def test_a_link_of_one_package_leads_the_files_of_another(tmp_path: Path) -> Non
     assert "usr/lib/ssl/certs 777 0:0 1 -> /etc/ssl/certs (package a 1.0)" in text
 
 
+def test_a_deep_link_of_one_package_goes_where_a_shallow_one_of_another_leads(
+    tmp_path: Path,
+) -> None:
+    text = same_in_any_order(
+        tmp_path,
+        make_deb("a", symlink("./x/y/deep", "t")),
+        make_deb("b", symlink("./x", "w")),
+        make_deb("c", file("./x/y/file", b"")),
+    )
+    assert names(text) == ["bin", "lib", "w", "w/y", "w/y/deep", "w/y/file", "x"]
+
+
 def test_links_stay_inside_the_tree(tmp_path: Path) -> None:
     text = tree(
         tmp_path,

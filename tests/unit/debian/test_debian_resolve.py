@@ -75,6 +75,24 @@ def test_an_alternative_that_a_later_name_needs_is_preferred_whatever_the_order(
     assert closure("a z", *stanzas) == closure("z a", *stanzas) == ["a", "b2", "y", "z"]
 
 
+def test_open_dependencies_are_decided_in_the_order_of_names() -> None:
+    """Of each pair the first one's wish is met, so that the second one's is met already."""
+    pairs = [(f"{letter}1", f"{letter}2", f"x{letter}", f"y{letter}") for letter in "abcdefghijkl"]
+    stanzas = [
+        text
+        for one, two, x, y in pairs
+        for text in (
+            stanza(one, depends=f"{x} | {y}"),
+            stanza(two, depends=f"{y} | {x}"),
+            stanza(x),
+            stanza(y),
+        )
+    ]
+    asked = " ".join(f"{two} {one}" for one, two, _, _ in pairs)
+    expected = sorted(name for one, two, x, _ in pairs for name in (one, two, x))
+    assert closure(asked, *stanzas) == expected
+
+
 def test_an_alternative_that_conflicts_with_what_is_chosen_is_passed_over() -> None:
     stanzas = stanza("a", depends="b | c"), stanza("b", conflicts="z"), stanza("c"), stanza("z")
     assert closure("a z", *stanzas) == ["a", "c", "z"]
