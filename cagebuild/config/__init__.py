@@ -5,12 +5,12 @@ from __future__ import annotations
 from cagebuild.config.edit import set_value
 from cagebuild.config.loader import (
     address_of,
+    check_names,
     declared_name,
     is_cage_file,
     load,
     load_all,
     load_workspace,
-    unlike_names,
 )
 from cagebuild.config.validated import MarkerFiles, ValidationCache
 
@@ -18,11 +18,11 @@ __all__ = [
     "MarkerFiles",
     "ValidationCache",
     "address_of",
+    "check_names",
     "declared_name",
     "is_cage_file",
     "load",
     "load_all",
     "load_workspace",
     "set_value",
-    "unlike_names",
 ]

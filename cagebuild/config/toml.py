@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 import tomllib
 from pathlib import Path
@@ -29,11 +31,17 @@ _WIDEST = 240
 
 
 def read(file: Path) -> bytes:
-    """The bytes of a cage.toml. Raises SourceError if it cannot be read or is too large."""
+    """The bytes of a cage.toml. Raises SourceError if it is a symlink, unreadable or too large.
+
+    A symlink could lead to a file that is not part of the commit.
+    """
     try:
-        with file.open("rb") as stream:
+        descriptor = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        with os.fdopen(descriptor, "rb") as stream:
             data = stream.read(LIMIT + 1)
     except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise SourceError(f"{shown(file)} is a symlink", hint="make it a file") from error
         raise SourceError(f"cannot read {shown(file)}: {error.strerror}") from error
     if len(data) > LIMIT:
         raise SourceError(f"{shown(file)} has more than {LIMIT} bytes")

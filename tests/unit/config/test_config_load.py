@@ -582,6 +582,14 @@ class TestRefused:
         with pytest.raises(SourceError, match="more than"):
             config.load(file, workspace)
 
+    def test_a_file_that_is_a_symlink(self, root: Path) -> None:
+        """What it leads to may be outside the commit."""
+        written(root, SMALLEST, "other.toml")
+        (root / "services").mkdir()
+        (root / "services/cage.toml").symlink_to("../other.toml")
+        with pytest.raises(SourceError, match="is a symlink"):
+            config.load(root / "services/cage.toml", config.load_workspace(root))
+
     def test_files_that_are_no_cages_of_the_workspace(self, root: Path, tmp_path: Path) -> None:
         workspace = config.load_workspace(written(root, SMALLEST))
         other_root = dataclasses.replace(workspace, root=root / "other")
@@ -595,9 +603,9 @@ class TestRefused:
         files = [written(root, SMALLEST, f"{team}/pay/cage.toml") for team in "ab"]
         cages = config.load_all(files, config.load_workspace(root))
         with pytest.raises(ConfigError) as caught:
-            config.unlike_names(cages)
+            config.check_names(cages)
         assert messages(caught.value) == ["cage.name: //a/pay and //b/pay are both called 'pay'"]
-        config.unlike_names(cages[:1])
+        config.check_names(cages[:1])
 
     def test_a_flood_of_mistakes_is_cut(self, root: Path) -> None:
         text = SMALLEST + "".join(f"x{number} = 1\n" for number in range(5000))
