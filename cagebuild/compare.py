@@ -56,6 +56,7 @@ def reasons(session: Session, result: Result) -> Iterator[str]:
         expected = _remembered(session, result.expected, Path(scratch) / "expected.json")
         got = _remembered(session, result.pcrs, Path(scratch) / "got.json")
         if expected is None or got is None:
+            yield from moved(result.pcrs, result.expected)
             yield (
                 "the files behind the expected PCRs are not in this machine's store: "
                 f"invoke diff REVISION{result.cage.address} {result.cage.address} compares with "
@@ -67,6 +68,14 @@ def reasons(session: Session, result: Result) -> Iterator[str]:
             replace(expected, name=name), replace(got, name="this build"), limit=_FEW
         )
         yield from render(found).splitlines()
+
+
+def moved(got: Mapping[str, str], expected: Mapping[str, str]) -> Iterator[str]:
+    """The PCRs that differ, without a reason."""
+    for name in dict.fromkeys([*got, *expected]):
+        if got.get(name) != expected.get(name):
+            yield f"{name} got      {got.get(name, 'none')}"
+            yield f"{name} expected {expected.get(name, 'none')}"
 
 
 _FEW = 5

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 from cagebuild import explain, process
 from cagebuild import lock as lockfile
+from cagebuild.compare import moved
 from cagebuild.digest import Digest
 from cagebuild.errors import BuildFailedError, CageError, MeasurementError
 from cagebuild.explain.text import render
@@ -145,12 +146,11 @@ def _against_lock(
     expected = dict(locked.expected or {})
     if pcrs == expected:
         return []
-    lines = ["differs from the lock:"]
-    for name in dict.fromkeys([*pcrs, *expected]):
-        if pcrs.get(name) != expected.get(name):
-            lines.append(f"  {name} got      {pcrs.get(name, 'none')}")
-            lines.append(f"  {name} expected {expected.get(name, 'none')}")
-    return [*lines, *_since_locked(session, cage, built[MANIFEST])]
+    return [
+        "differs from the lock:",
+        *(f"  {line}" for line in moved(pcrs, expected)),
+        *_since_locked(session, cage, built[MANIFEST]),
+    ]
 
 
 def _since_locked(session: Session, cage: Cage, manifest: Path) -> list[str]:
