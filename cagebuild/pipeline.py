@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cagebuild import lock as lockfile
-from cagebuild.errors import MeasurementError, UsageError
+from cagebuild.config.environment import source_date_epoch
+from cagebuild.errors import MeasurementError, StaleLockError, UsageError
 from cagebuild.execute import Export, ProcessExecutor, execute
 from cagebuild.plan import Plan, plan
 from cagebuild.results import EIF, MANIFEST, Result
@@ -41,7 +42,7 @@ class How:
 
 def plans(session: Session, cages: Iterable[Cage]) -> tuple[Plan, ...]:
     """The graph of each cage, from its lock and its files; raises LockError and SourceError."""
-    return tuple(_plan(session, cage, lockfile.require(cage)) for cage in cages)
+    return tuple(_plan(session, cage, _locked(cage)) for cage in cages)
 
 
 def build(session: Session, cages: Sequence[Cage], how: How) -> tuple[Result, ...]:
@@ -58,7 +59,7 @@ def build(session: Session, cages: Sequence[Cage], how: How) -> tuple[Result, ..
 
 def measure(session: Session, cages: Sequence[Cage], how: How) -> tuple[Result, ...]:
     """The PCRs of each cage, without its image file; raises as ``build`` does."""
-    return _measured(session, {cage: lockfile.require(cage) for cage in cages}, how)
+    return _measured(session, {cage: _locked(cage) for cage in cages}, how)
 
 
 def lock(
@@ -87,6 +88,19 @@ def lock(
     for cage, new in after.items():
         lockfile.write(new, cage.lock_file)
     return tuple((cage, before[cage], after[cage]) for cage in cages)
+
+
+def _locked(cage: Cage) -> Lock:
+    """The cage's lock; raises LockError, and StaleLockError when it is of another time, too."""
+    locked = lockfile.require(cage)
+    now = source_date_epoch() if cage.epoch.policy == "env" else None
+    if now not in (None, locked.epoch.time):
+        raise StaleLockError(
+            f"{cage.address}: SOURCE_DATE_EPOCH is {now}, the lock was made with"
+            f" {locked.epoch.time}",
+            hint=f"unset it to build as locked, or renew the lock: invoke lock {cage.address}",
+        )
+    return locked
 
 
 def _plan(session: Session, cage: Cage, locked: Lock) -> Plan:
@@ -133,7 +147,7 @@ def _measured(session: Session, locks: Mapping[Cage, Lock], how: How) -> tuple[R
 def _build(session: Session, cages: Sequence[Cage], how: How) -> tuple[Result, ...]:
     if not cages:
         return ()
-    locks = {cage: lockfile.require(cage) for cage in cages}
+    locks = {cage: _locked(cage) for cage in cages}
     keys = {cage: session.key(cage) for cage in cages}
     targets = {cage: _plan(session, cage, locks[cage]).eif for cage in cages}
     exports = [
@@ -201,7 +215,7 @@ def check(session: Session, cages: Sequence[Cage]) -> None:
     """
     for cage in cages:
         if cage.lock_file.exists():
-            _plan(session, cage, lockfile.require(cage))
+            _plan(session, cage, _locked(cage))
 
 
 def update_installers(session: Session, cages: Sequence[Cage]) -> tuple[Cage, ...]:
@@ -225,7 +239,7 @@ def export(
     if len(cages) != 1:
         raise UsageError(f"{len(cages)} cages are meant", hint="name one: invoke export //folder")
     (cage,) = cages
-    made = _plan(session, cage, lockfile.require(cage))
+    made = _plan(session, cage, _locked(cage))
     inputs = made.image_inputs()
     summary = _execute(session, {cage: [given.step for given in inputs.values()]}, how)
     blobs = {name: summary.output(given.step, given.output) for name, given in inputs.items()}
