@@ -19,6 +19,7 @@ from cagebuild.image.layout import open_image
 from cagebuild.image.tree import walk
 from cagebuild.nitro.build import BootFiles, Built, Job, build
 from cagebuild.nitro.container import create_container
+from cagebuild.nitro.cpio import printable
 from cagebuild.nitro.metadata import Identity
 from cagebuild.nitro.ramdisk import RETIMED
 
@@ -151,7 +152,7 @@ def _tree(image: Image, folder: Path, epoch: int) -> tuple[Node, tuple[str, ...]
     unstable = [path for path, node in walk(root) if node in implied] if implied else []
     unstable = [path for path in unstable if path not in RETIMED]
     if unstable:
-        first = unstable[0].decode("utf-8", "backslashreplace")
+        first = printable(unstable[0].decode("utf-8", "backslashreplace"))
         warnings.append(
             f"{len(unstable)} directories have no entry in any layer (the first is /{first}): "
             "nitro-cli gives them the time of `docker load`, so its PCR0 and PCR2 may differ"

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Literal
 
 from cagebuild.errors import EifError
 from cagebuild.image.tree import Kind, Node, walk
-from cagebuild.nitro.cpio import Entry
+from cagebuild.nitro.cpio import Entry, printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -77,7 +77,7 @@ class Warned:
                     "is a hard link to /Dockerfile, which the layout leaves out: "
                     "it becomes a symlink that leads nowhere"
                 )
-        return f"/{self.path.decode('utf-8', 'backslashreplace')}: {said}"
+        return f"/{printable(self.path.decode('utf-8', 'backslashreplace'))}: {said}"
 
 
 @dataclass(slots=True, kw_only=True)
