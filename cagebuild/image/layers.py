@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from cagebuild.errors import ImageError
 from cagebuild.image.tar import MAX_ENTRIES, Entry, read_tar
+from cagebuild.image.tarfields import shown
 from cagebuild.image.tree import Kind, Node, Region, new_root, walk
 
 if TYPE_CHECKING:
@@ -365,9 +366,3 @@ def find(root: Node, parts: list[bytes]) -> Node | None:
     for part in parts:
         node = node.children.get(part) if node is not None and node.children else None
     return node
-
-
-def shown(name: bytes) -> str:
-    """A name for an error message: quoted, cut, printable."""
-    text = name.decode("utf-8", "backslashreplace")
-    return repr(text if len(text) <= 200 else text[:200] + "…")

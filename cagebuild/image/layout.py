@@ -18,7 +18,7 @@ from cagebuild.digest import Digest
 from cagebuild.errors import ImageError
 from cagebuild.image.compression import Limits, detect, unpack
 from cagebuild.image.config import OCI_ARCHITECTURE, ImageConfig, parse_config
-from cagebuild.image.layers import components, shown
+from cagebuild.image.layers import components
 from cagebuild.image.manifest import (
     INDEXES,
     OCI_LAYER,
@@ -31,6 +31,7 @@ from cagebuild.image.manifest import (
 )
 from cagebuild.image.strictjson import MAX_JSON, Reader, load, load_object
 from cagebuild.image.tar import read_tar
+from cagebuild.image.tarfields import shown
 from cagebuild.image.tree import Kind, Region
 
 if TYPE_CHECKING:

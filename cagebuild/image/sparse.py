@@ -38,7 +38,7 @@ def place(pieces: Pieces, *, size: int, stored: int, offset: int) -> Extents:
     position = offset
     end = 0
     for start, length in pieces:
-        if start < end or start + length > size:
+        if start < end or length < 0 or start + length > size:
             raise SparseError("its map overlaps itself or goes beyond its size")
         end = start + length
         if length:

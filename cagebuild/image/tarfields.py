@@ -25,26 +25,30 @@ _TIME = re.compile(rb"(-?)([0-9]{1,19})(?:\.([0-9]*))?")
 _RECORD_LENGTH = re.compile(rb"([1-9][0-9]{0,6}) ")
 
 
+class FieldError(ValueError):
+    """A field or record that makes no sense; the text says why."""
+
+
 @lru_cache(maxsize=8192)
 def parse_number(field: bytes) -> int:
     """A number field: octal digits between blanks, or base-256 when the first bit is set.
 
-    Raises ValueError. Equal fields give the same object, which keeps large trees small.
+    Raises FieldError. Equal fields give the same object, which keeps large trees small.
     """
     if field[0] & 0x80:
         value = int.from_bytes(field, "big") & ((1 << (8 * len(field) - 1)) - 1)
         return value - (1 << (8 * len(field) - 1)) if field[0] & 0x40 else value
     digits = _NUMBER.fullmatch(field.partition(b"\0")[0])
     if digits is None:
-        raise ValueError("not an octal number")
+        raise FieldError("not an octal number")
     return int(digits[1] or b"0", 8)
 
 
 def parse_time(text: bytes) -> int:
-    """A PAX time, seconds with a fraction, rounded down to whole seconds. Raises ValueError."""
+    """A PAX time, seconds with a fraction, rounded down to whole seconds. Raises FieldError."""
     match = _TIME.fullmatch(text)
     if match is None:
-        raise ValueError("not a time")
+        raise FieldError("not a time")
     sign, seconds, fraction = match.groups()
     value = int(seconds)
     if not sign:
@@ -53,17 +57,17 @@ def parse_time(text: bytes) -> int:
 
 
 def parse_records(data: bytes) -> list[tuple[bytes, bytes]]:
-    """The records of a PAX header, ``length key=value\\n`` each. Raises ValueError."""
+    """The records of a PAX header, ``length key=value\\n`` each. Raises FieldError."""
     records = []
     position = 0
     while position < len(data):
         length = _RECORD_LENGTH.match(data, position)
         if length is None:
-            raise ValueError("a record doesn't start with its length")
+            raise FieldError("a record doesn't start with its length")
         end = position + int(length[1])
         key, equals, value = data[length.end() : end - 1].partition(b"=")
         if end > len(data) or end <= length.end() or data[end - 1] != 0x0A or not equals or not key:
-            raise ValueError("a record isn't 'length key=value' and a newline")
+            raise FieldError("a record isn't 'length key=value' and a newline")
         records.append((key, value))
         position = end
     return records
@@ -81,3 +85,9 @@ def checksum_is_right(header: bytes, expected: int) -> bool:
         return True
     large = sum(byte > 127 for byte in header[:148] + header[156:])
     return total - 256 * large == expected
+
+
+def shown(name: bytes) -> str:
+    """A name for an error message: quoted, cut, printable."""
+    text = name.decode("utf-8", "backslashreplace")
+    return repr(text if len(text) <= 200 else text[:200] + "…")

@@ -28,7 +28,7 @@ def _zstd(data: bytes) -> bytes:
 
 def _zstd_streamed(data: bytes) -> bytes:
     """Frames without their content size, as registries have them."""
-    compressor = zstandard.ZstdCompressor(level=19).compressobj()
+    compressor = zstandard.ZstdCompressor(level=3).compressobj()
     return compressor.compress(data) + compressor.flush()
 
 
