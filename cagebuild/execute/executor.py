@@ -63,25 +63,29 @@ class ProcessExecutor:
         """
         function = self._load(task.step.kind)
         outputs = task.scratch / "outputs"
-        scratch = task.scratch / "scratch"
         outputs.mkdir()
-        scratch.mkdir()
-        function(_Context(task, scratch, outputs))
+        function(_Context(task, outputs))
         return _collect(task.step, outputs)
 
 
 class _Context:
     """``cagebuild.step.StepContext`` for code that runs in this process."""
 
-    def __init__(self, task: Task, scratch: Path, outputs: Path) -> None:
+    def __init__(self, task: Task, outputs: Path) -> None:
         # Sorted, as the step's id sees them: an order that it doesn't cover must not show.
         self.params: Mapping[str, object] = json.loads(canonical(task.step.params))
         self.inputs = MappingProxyType(dict(sorted(task.inputs.items())))
         self.hints = task.hints
-        self.scratch = scratch
+        self._scratch = task.scratch / "scratch"
         self._declared = task.step.outputs
         self._outputs = outputs
         self._progress = task.progress
+
+    @property
+    def scratch(self) -> Path:
+        """An empty directory for this run alone, made when it is asked for."""
+        self._scratch.mkdir(exist_ok=True)
+        return self._scratch
 
     def output(self, name: str) -> Path:
         """Where to write the output of that name."""

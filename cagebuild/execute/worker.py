@@ -5,7 +5,8 @@ from __future__ import annotations
 import errno
 import time
 import traceback
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from cagebuild.digest import Digest
@@ -16,7 +17,7 @@ from cagebuild.step import FileInput
 from cagebuild.store import DamagedBlobError, Result
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
     from cagebuild.execute.executor import Executor
@@ -53,6 +54,15 @@ class Stop:
         self.requested = False
 
 
+@dataclass(frozen=True, slots=True)
+class _Given:
+    """What a step gets to read: its files by name, their digests, and the user's among them."""
+
+    paths: dict[str, Path] = field(default_factory=dict)
+    digests: dict[str, Digest] = field(default_factory=dict)
+    sources: list[Verified] = field(default_factory=list)
+
+
 class Worker:
     """Runs steps against a store. Its methods may be called from several threads."""
 
@@ -82,14 +92,10 @@ class Worker:
             found = self._store.probe(step.id)
             if isinstance(found, Result):
                 return Made(result=found, ran=False)
-            with self._session.scratch() as folder:
-                return Made(result=self._run_in(folder, step, made), ran=True)
+            with self._inputs(step, made) as given, self._session.scratch() as folder:
+                return Made(result=self._run_in(folder, step, given), ran=True)
 
-    def _run_in(self, folder: Path, step: Step, made: Mapping[str, Result]) -> Result:
-        inputs, digests, sources = self._inputs(folder / "inputs", step, made)
-        work = folder / "work"
-        work.mkdir()
-
+    def _run_in(self, folder: Path, step: Step, given: _Given) -> Result:
         def progress(done: int, total: int | None) -> None:
             self.check()
             self._progress(step, done, total)
@@ -98,41 +104,44 @@ class Worker:
         files = self._executor.run(
             Task(
                 step=step,
-                inputs=inputs,
-                digests=digests,
+                inputs=given.paths,
+                digests=given.digests,
                 hints={**step.hints, "partials": str(self._store.root / "partials")},
-                scratch=work,
+                scratch=folder,
                 progress=progress,
             )
         )
-        for source in sources:
+        for source in given.sources:
             source.confirm()
         self.check()
         return self._session.commit(step, files)
 
-    def _inputs(
-        self, folder: Path, step: Step, made: Mapping[str, Result]
-    ) -> tuple[dict[str, Path], dict[str, Digest], list[Verified]]:
-        folder.mkdir()
-        paths: dict[str, Path] = {}
-        digests: dict[str, Digest] = {}
-        sources: list[Verified] = []
+    @contextmanager
+    def _inputs(self, step: Step, made: Mapping[str, Result]) -> Iterator[_Given]:
+        """What the step reads, checked; links to files of the store last as long as the block."""
+        given = _Given()
+        links: list[Path] = []
         damaged: set[str] = set()
-        for number, (name, given) in enumerate(step.inputs.items()):
-            self.check()
-            if isinstance(given, FileInput):
-                sources.append(verify(given))
-                paths[name], digests[name] = given.path, given.digest
-                continue
-            blob = made[given.step.id].outputs[given.output]
-            paths[name], digests[name] = folder / str(number), blob.digest
-            try:
-                self._store.checkout(blob, paths[name])
-            except DamagedBlobError:
-                damaged.add(given.step.id)
-        if damaged:
-            raise DamagedInputsError(frozenset(damaged))
-        return paths, digests, sources
+        try:
+            for name, wanted in step.inputs.items():
+                self.check()
+                if isinstance(wanted, FileInput):
+                    given.sources.append(verify(wanted))
+                    given.paths[name], given.digests[name] = wanted.path, wanted.digest
+                    continue
+                blob = made[wanted.step.id].outputs[wanted.output]
+                links.append(self._session.temporary())
+                given.paths[name], given.digests[name] = links[-1], blob.digest
+                try:
+                    self._store.checkout(blob, links[-1])
+                except DamagedBlobError:
+                    damaged.add(wanted.step.id)
+            if damaged:
+                raise DamagedInputsError(frozenset(damaged))
+            yield given
+        finally:
+            for link in links:
+                link.unlink(missing_ok=True)
 
     def export(self, blob: Blob, target: Path, stats: StatCache | None) -> None:
         """Copy a file out of the store, unless ``target`` has its content already."""

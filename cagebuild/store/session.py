@@ -54,13 +54,14 @@ class Session:
         remove_tree(self._folder)
         filelock.release(self._descriptor, self._marker)
 
-    def _temporary(self) -> Path:
+    def temporary(self) -> Path:
+        """A path that is free, on the store's file system; what is put there goes with the run."""
         return self._folder / str(next(self._numbers))
 
     @contextmanager
     def scratch(self) -> Iterator[Path]:
         """An empty folder on the store's file system, removed at the end of the block."""
-        path = self._temporary()
+        path = self.temporary()
         with self._store.errors():
             path.mkdir()
         try:
@@ -104,7 +105,7 @@ class Session:
     def _seal(self, path: Path) -> tuple[Path, Blob]:
         """Make a file read-only and measure it. One that has other names is copied first."""
         if path.stat(follow_symlinks=False).st_nlink > 1:
-            copy = self._temporary()
+            copy = self.temporary()
             shutil.copyfile(path, copy, follow_symlinks=False)
             path = copy
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
@@ -114,7 +115,7 @@ class Session:
             return path, Blob(digest=digest, size=os.fstat(descriptor).st_size)
 
     def _write(self, target: Path, data: bytes) -> None:
-        temporary = self._temporary()
+        temporary = self.temporary()
         temporary.write_bytes(data)
         target.parent.mkdir(exist_ok=True)
         temporary.replace(target)
