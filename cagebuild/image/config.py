@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 Architecture = Literal["x86_64", "aarch64"]
 
 OCI_ARCHITECTURE: Mapping[Architecture, str] = {"x86_64": "amd64", "aarch64": "arm64"}
-MAX_LAYERS = 1000
+MAX_LAYERS = 500
+"""Docker's own limit is 128 or less; each is an open file here."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

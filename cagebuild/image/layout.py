@@ -161,7 +161,7 @@ def open_image(
 
     ``path`` is a folder or a tar file, which may be compressed; it is then unpacked into
     ``scratch``, where the file must stay as long as the image is used. Layers are checked when they
-    are opened. Raises ImageError, UnsupportedError, and OSError when the path can't be read.
+    are opened. Raises ImageError, UnsupportedError, and OSError when it can't be read.
     """
     label = str(path)
     files = _files(path, scratch, label)
@@ -180,6 +180,11 @@ def open_image(
 def _files(path: Path, scratch: Path, label: str) -> _Files:
     if path.is_dir():
         return _Folder(path)
+    if not path.is_file():
+        raise ImageError(
+            f"there is no image at {label}",
+            hint="give a folder (OCI layout) or a tar file ('docker save', OCI archive)",
+        )
     region = Region.of_file(path)
     if detect(region.pread(6, 0)) != "plain":
         descriptor, unpacked = mkstemp(suffix=".tar", prefix="image-", dir=scratch)

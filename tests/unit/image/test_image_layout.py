@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import os
 from pathlib import Path
 from typing import Literal
 
@@ -367,6 +368,13 @@ def test_what_is_no_image(tmp_path: Path) -> None:
         _open(tmp_path / "empty", tmp_path / "scratch")
     with pytest.raises(ImageError, match="checksum"):
         _open(_write(tmp_path / "b", b"x" * 1000), tmp_path / "scratch")
+
+
+def test_a_path_that_is_neither_file_nor_folder(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    for name in ("missing", "fifo"):
+        with pytest.raises(ImageError, match="there is no image at"):
+            _open(tmp_path / name, tmp_path / "scratch")
 
 
 def test_a_docker_archive_with_a_changed_config(tmp_path: Path) -> None:
