@@ -37,6 +37,17 @@ def test_the_last_commit_that_touched_any_of_the_paths(checkout: Checkout) -> No
     assert time_of(checkout.root, "a") == 4000
 
 
+def test_a_path_is_no_pattern(checkout: Checkout) -> None:
+    checkout.write("a*/x")
+    checkout.write(":!a/x")
+    checkout.commit(1000)
+    checkout.write("ab/x")
+    checkout.commit(2000)
+    assert time_of(checkout.root, "a*") == time_of(checkout.root, ":!a") == 1000
+    checkout.write("ab/x", "changed")
+    assert not workspace.is_dirty(config.load_workspace(checkout.root), [checkout.root / "a*"])
+
+
 def test_a_lock_alone_does_not_count(checkout: Checkout) -> None:
     """Else committing a lock would make it stale."""
     checkout.write("a/x")

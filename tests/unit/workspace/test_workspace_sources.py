@@ -240,6 +240,8 @@ def test_a_conflict_is_one_file(checkout: Checkout) -> None:
 def test_many_entries_get_their_own_files_from_one_question(checkout: Checkout) -> None:
     for number in range(40):
         checkout.write(f"s{number}/app/f{number}")
+        checkout.write(f"s{number}/app0/neighbour")
+        checkout.write(f"s{number}/app-neighbour")
     checkout.commit()
     found = sources(
         checkout.root, *(entry(checkout.root / f"s{number}/app") for number in range(40))
@@ -278,9 +280,9 @@ def test_the_callers_git_variables_change_nothing(
 
 
 def test_a_source_is_no_pattern(checkout: Checkout) -> None:
-    checkout.write("a*/x")
-    checkout.write("ab/y")
-    checkout.write(":(top)/z")
+    odd = ("a*", "[ab]", ":(top)", ":!a", "a\\b", "-x")
+    for name in (*odd, "ab", "a"):
+        checkout.write(f"{name}/{name}")
     checkout.commit()
-    found = sources(checkout.root, entry(checkout.root / "a*"), entry(checkout.root / ":(top)"))
-    assert [names(one) for one in found] == [[b"x"], [b"z"]]
+    found = sources(checkout.root, *(entry(checkout.root / name) for name in odd))
+    assert [names(one) for one in found] == [[name.encode()] for name in odd]
