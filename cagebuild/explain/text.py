@@ -59,7 +59,7 @@ def _pin(subject: str, got: str | None, expected: str | None) -> Iterator[str]:
 
 
 def _section(section: SectionChange) -> Iterator[str]:
-    yield f"{section.section}:"
+    yield f"{section.section}{' (not measured)' if section.section == 'metadata' else ''}:"
     yield f"  got      {section.got or 'none'}"
     yield f"  expected {section.expected or 'none'}"
     wide = tuple(shift for shift in section.shifts if shift.count >= _WIDE)
