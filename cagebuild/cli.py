@@ -8,11 +8,12 @@ takes every word that is not the name of another task; two methods of the parser
 from __future__ import annotations
 
 import functools
+import io
 import os
 import sys
 from typing import TYPE_CHECKING, Any
 
-from invoke.exceptions import Exit
+from invoke.exceptions import Exit, ParseError
 from invoke.parser.argument import Argument
 from invoke.parser.parser import ParseMachine
 from invoke.tasks import Task, task
@@ -42,13 +43,38 @@ class Words(Argument):
         self.taken.append(word)
 
 
+class Number(Argument):
+    """A whole number. Invoke's own argument lets int's ValueError through as a traceback."""
+
+    def set_value(self, value: Any, cast: bool = True) -> None:
+        """Take the text of the command line; raises ParseError."""
+        try:
+            super().set_value(value, cast)
+        except ValueError:
+            raise ParseError(f"--{self.name} {value}: expected a whole number") from None
+
+
 class CageTask(Task[Any]):
     """A task whose ``words`` parameter is a ``Words`` argument."""
 
     def get_arguments(self, ignore_unknown_help: bool | None = None) -> list[Argument]:
         """Invoke's arguments for the signature, with the free words among them."""
         found = super().get_arguments(ignore_unknown_help=ignore_unknown_help)
-        return [Words(given.help) if given.name == WORDS else given for given in found]
+        return [_own(given) for given in found]
+
+
+def _own(given: Argument) -> Argument:
+    if given.name == WORDS:
+        return Words(given.help)
+    if given.kind is int:
+        return Number(
+            names=given.names,
+            kind=int,
+            default=given.default,
+            help=given.help,
+            attr_name=given.attr_name,
+        )
+    return given
 
 
 def _complete_context(self: ParseMachine) -> None:
@@ -107,11 +133,16 @@ def command(**options: Any) -> Callable[[Callable[..., None]], Task[Any]]:
 def with_errors(work: Callable[[], None]) -> None:
     """Run ``work``; a failure that a user can act on is printed and ends with its exit code."""
     from cagebuild.errors import CageError
+    from cagebuild.report import printable
 
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # Names of files may hold what the terminal's encoding cannot show, or no text at all.
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         work()
+        sys.stdout.flush()
     except CageError as error:
-        raise Exit(f"error: {error.render()}", code=error.exit_code) from None
+        raise Exit(printable(f"error: {error.render()}"), code=error.exit_code) from None
     except BrokenPipeError:
         # Whoever read our output has enough of it; what is still buffered has nowhere to go.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
