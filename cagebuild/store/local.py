@@ -41,6 +41,8 @@ _FOLDERS = ("active", "blobs", "locks", "logs", "partials", "results", "runs", "
 _CHUNK = 1 << 20
 _STALE_SECONDS = 3600
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+_NO_LINK = (errno.ENOENT, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP, errno.ENOSYS)
+"""Pruned meanwhile; or a file system, or another's file, that cannot have a second name."""
 _ANOTHER = "set another folder as 'store.path' of [workspace]"
 
 
@@ -157,7 +159,7 @@ class Store:
                 blob = result.outputs.get(name)
                 if blob is None or not self._is_there(blob):
                     return f"its output {name} is no longer in the store"
-            with suppress(FileNotFoundError):
+            with suppress(FileNotFoundError, PermissionError):
                 os.utime(self.result_path(step_id))
             return result
 
@@ -197,7 +199,8 @@ class Store:
             with path.open("rb") as stream:
                 if tag_of(stream.read(256)) != graph:
                     return False
-            os.utime(path)
+            with suppress(PermissionError):
+                os.utime(path)
             return True
         return False
 
@@ -254,14 +257,16 @@ class Store:
     def _link(self, blob: Blob, descriptor: int, target: Path) -> None:
         try:
             os.link(self.blob_path(blob.digest), target, follow_symlinks=False)
-        except FileNotFoundError:
-            raise DamagedBlobError(blob.digest) from None
-        if not os.path.samestat(os.fstat(descriptor), target.stat()):
+            if os.path.samestat(os.fstat(descriptor), target.stat()):
+                return
             # Another process has put the same content there anew: take what was checked here.
             target.unlink()
-            with target.open("xb") as stream:
-                for chunk in self._checked(blob, descriptor):
-                    stream.write(chunk)
+        except OSError as error:
+            if error.errno not in _NO_LINK:
+                raise
+        with target.open("xb") as stream:
+            for chunk in self._checked(blob, descriptor):
+                stream.write(chunk)
 
     def place(self, path: Path, blob: Blob) -> None:
         """Move a file of known content, below the store's own ``tmp``, to where it belongs."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from typing import TYPE_CHECKING
 
@@ -170,6 +171,21 @@ def test_what_was_handed_out_stays_when_the_store_loses_it(store: Store, tmp_pat
     store.checkout(blob, tmp_path / "first")
     store.blob_path(blob.digest).unlink()
     assert (tmp_path / "first").read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize("reason", [errno.EPERM, errno.EMLINK, errno.ENOENT])
+def test_where_files_cannot_have_two_names_a_step_gets_a_copy(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reason: int
+) -> None:
+    """Other users' files, file systems without links, and a file that is pruned at that moment."""
+    blob = commit(store, step("a")).outputs[OUT]
+
+    def link(*_: object, **__: object) -> None:
+        raise OSError(reason, os.strerror(reason))
+
+    monkeypatch.setattr(os, "link", link)
+    store.checkout(blob, tmp_path / "file")
+    assert (tmp_path / "file").read_bytes() == CONTENT
 
 
 def test_committing_again_repairs_a_damaged_blob(store: Store) -> None:
