@@ -7,7 +7,6 @@ another, nothing else may follow them. Formats: RFC 1952, RFC 8878, the .xz file
 from __future__ import annotations
 
 import hashlib
-import lzma
 import zlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO, Literal
@@ -199,6 +198,8 @@ def _gzip(source: _Input, label: str) -> Iterator[bytes]:
 
 
 def _xz(source: _Input, label: str) -> Iterator[bytes]:
+    import lzma
+
     while data := source.some():
         stream = lzma.LZMADecompressor(format=lzma.FORMAT_XZ, memlimit=_XZ_MEMORY)
         while not stream.eof:

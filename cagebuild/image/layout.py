@@ -11,8 +11,7 @@ import os
 import stat
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import mkstemp
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, BinaryIO, Protocol
 
 from cagebuild.digest import Digest
 from cagebuild.errors import ImageError
@@ -75,17 +74,17 @@ class LayerBlob:
             if self.digest is not None:
                 self._check(found, self.digest, "digest")
             return self.region
-        descriptor, path = mkstemp(suffix=".tar", prefix="layer-", dir=folder)
+        out, path = _new_file(folder, "layer-")
         try:
-            with os.fdopen(descriptor, "wb") as out:
+            with out:
                 done = unpack(self.region, out, self.name, limits)
             self._check(done.digest, self.diff_id, "diff id")
             if self.digest is not None:
                 self._check(done.compressed, self.digest, "digest")
         except BaseException:
-            Path(path).unlink()
+            path.unlink()
             raise
-        return Region.of_file(Path(path))
+        return Region.of_file(path)
 
     def _check(self, found: Digest, expected: Digest, what: str) -> None:
         if found != expected:
@@ -187,11 +186,19 @@ def _files(path: Path, scratch: Path, label: str) -> _Files:
         )
     region = Region.of_file(path)
     if detect(region.pread(6, 0)) != "plain":
-        descriptor, unpacked = mkstemp(suffix=".tar", prefix="image-", dir=scratch)
-        with os.fdopen(descriptor, "wb") as out:
+        out, unpacked = _new_file(scratch, "image-")
+        with out:
             unpack(region, out, label)
-        region = Region.of_file(Path(unpacked))
+        region = Region.of_file(unpacked)
     return _Archive(region, label)
+
+
+def _new_file(folder: Path, prefix: str) -> tuple[BinaryIO, Path]:
+    """A new file of a name that nothing else in the folder has."""
+    from tempfile import mkstemp
+
+    descriptor, name = mkstemp(suffix=".tar", prefix=prefix, dir=folder)
+    return os.fdopen(descriptor, "wb"), Path(name)
 
 
 def _parts(name: str) -> list[str]:
