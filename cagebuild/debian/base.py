@@ -92,7 +92,7 @@ def build(
     origins: Path,
     progress: Callable[[int], None] = lambda _done: None,
 ) -> None:
-    """Write the layer, an uncompressed tar archive, and origins.json: entry → ``name version``.
+    """Write the layer, an uncompressed tar archive, and origins.json: entry → its origin.
 
     The same packages give the same bytes, in whatever order they come. ``scratch`` is an empty
     folder that needs room for all uncompressed packages; ``progress`` is told the bytes unpacked.
@@ -207,10 +207,7 @@ def _status(deb: Deb) -> bytes:
 
 
 def _origins(root: Node) -> dict[str, str]:
-    return {
-        path.decode("utf-8", "surrogateescape"): node.origin.removeprefix("package ")
-        for path, node in walk(root)
-    }
+    return {path.decode("utf-8", "surrogateescape"): node.origin for path, node in walk(root)}
 
 
 # Small trees' tools. Paths are canonical here: no link is followed.

@@ -1,7 +1,7 @@
 """The step ``debian-base``: packages become one layer.
 
 Inputs: ``<name>.deb`` for each package. Parameters: ``packages``, a list of [name, version].
-Outputs: ``layer.tar`` and ``origins.json``, entry → ``name version``.
+Outputs: ``layer.tar`` and ``origins.json``, entry → ``package name version``.
 """
 
 from __future__ import annotations

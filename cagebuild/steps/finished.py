@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from cagebuild.image.layers import Layer, flatten, set_times
 from cagebuild.image.tree import Region
@@ -46,10 +46,6 @@ def tree(inputs: Mapping[str, Path], origins: list[str], epoch: int) -> Node:
 def _origin(file: Path | None, origin: str) -> str | Callable[[bytes], str]:
     if file is None:
         return origin
-    known: dict[str, Any] = json.loads(file.read_bytes())
+    known: dict[str, str] = json.loads(file.read_bytes())
 
-    def of(path: bytes) -> str:
-        name = known.get(path.decode("utf-8", "surrogateescape"))
-        return f"package {name}" if name else origin
-
-    return of
+    return lambda path: known.get(path.decode("utf-8", "surrogateescape"), origin)

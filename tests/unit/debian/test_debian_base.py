@@ -118,7 +118,7 @@ def test_what_a_base_always_has(tmp_path: Path) -> None:
         "var/tmp": "1777",
     }
     assert all((info.uid, info.gid) == (0, 0) for info in made.entries.values())
-    assert made.origins["usr/bin/app"] == "app 1.0"
+    assert made.origins["usr/bin/app"] == "package app 1.0"
     assert made.origins["etc/passwd"] == "generated for a Debian base"
 
 
@@ -151,7 +151,7 @@ def test_accounts_are_those_of_base_passwd_where_it_is_chosen(tmp_path: Path) ->
     )
     assert made.contents["etc/passwd"] == b"root:*:0:0::/root:/bin/bash\n"
     assert made.contents["etc/group"] == b"staff:*:50:\n"
-    assert made.origins["etc/passwd"] == "base-passwd 1.0"
+    assert made.origins["etc/passwd"] == "package base-passwd 1.0"
 
 
 def test_what_a_package_has_is_not_overwritten(tmp_path: Path) -> None:
@@ -187,7 +187,7 @@ def test_the_bundle_has_every_certificate_in_the_order_of_names(tmp_path: Path) 
     bundle = made.contents["etc/ssl/certs/ca-certificates.crt"].decode()
     assert bundle == "PEM of B.crt\nPEM of b.crt\nPEM of ű.crt\n"
     assert made.entries["usr/lib/ssl/cert.pem"].linkname == "/etc/ssl/certs/ca-certificates.crt"
-    assert made.origins["etc/ssl/certs/ca-certificates.crt"] == "ca-certificates 1.0"
+    assert made.origins["etc/ssl/certs/ca-certificates.crt"] == "package ca-certificates 1.0"
 
 
 def test_the_bundle_lands_where_openssl_leads_to(tmp_path: Path) -> None:
