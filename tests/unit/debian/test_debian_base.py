@@ -198,7 +198,7 @@ def test_the_bundle_lands_where_openssl_leads_to(tmp_path: Path) -> None:
         symlink("./usr/lib/ssl/cert.pem", "/etc/ssl/certs/ca-certificates.crt"),
     )
     made = base(tmp_path, {"ca-certificates": certificates("a.crt"), "openssl": openssl})
-    assert made.origins["usr/lib/ssl/cert.pem"] == "openssl 1.0"
+    assert made.origins["usr/lib/ssl/cert.pem"] == "package openssl 1.0"
     assert "etc/ssl/certs/ca-certificates.crt" in made.entries
 
 
@@ -261,7 +261,7 @@ def test_each_package_has_its_control_file_for_scanners(tmp_path: Path) -> None:
     made = base(tmp_path, {"app": APP})
     text = made.contents["var/lib/dpkg/status.d/app"]
     assert text == b"Package: app\nVersion: 1.0\nArchitecture: amd64\n"
-    assert made.origins["var/lib/dpkg/status.d/app"] == "app 1.0"
+    assert made.origins["var/lib/dpkg/status.d/app"] == "package app 1.0"
 
 
 @pytest.mark.parametrize(
@@ -337,4 +337,4 @@ def test_the_step_writes_both_outputs(tmp_path: Path) -> None:
     debian_base.run(context)
     assert context.done
     assert base(tmp_path / "again", {"app": APP}).raw == (tmp_path / "layer.tar").read_bytes()
-    assert json.loads((tmp_path / "origins.json").read_text())["usr/bin/app"] == "app 1.0"
+    assert json.loads((tmp_path / "origins.json").read_text())["usr/bin/app"] == "package app 1.0"
