@@ -32,7 +32,8 @@ _VERSION = 1
 _MAX_ARCHIVE = 1 << 29
 _MAX_ENTRIES = 4096
 _MAX_MANIFEST = 1 << 20
-_MAX_NAME = 200
+_MAX_NAME = 100
+"""What fits a ustar header whole."""
 _MODES = (0o644, 0o755)
 _FILE_KEYS = frozenset({"path", "digest", "size", "mode", "licence", "origin"})
 
@@ -104,16 +105,17 @@ def split_installer(installer: Path, layer: Path, init: Path) -> None:
         raise _wrong(f"larger than {_MAX_ARCHIVE} bytes")
     try:
         with tarfile.open(installer, "r:", format=tarfile.USTAR_FORMAT) as archive:
-            members = dict(_members(archive))
-            _check_shape(list(members))
+            found = list(_members(archive))
+            _check_shape([entry for entry, _ in found])
+            members = {entry.name: (entry, member) for entry, member in found}
             _check_manifest(archive, members)
             with _writing(layer) as copy:
-                for entry, member in members.items():
+                for entry, member in found:
                     if entry.name != INIT:
                         _add(copy, entry, None if entry.is_folder else open_file(archive, member))
             with init.open("wb") as stream:
-                program = next(member for entry, member in members.items() if entry.name == INIT)
-                for chunk in _chunks(open_file(archive, program), program.size):
+                entry, member = members[INIT]
+                for chunk in _chunks(open_file(archive, member), entry.size):
                     stream.write(chunk)
     except (tarfile.TarError, EOFError, UnicodeError) as error:
         raise _wrong(f"not a tar archive that can be read: {error}") from error
@@ -175,13 +177,12 @@ def _check_shape(entries: list[Entry]) -> None:
         raise _wrong("'cage/etc/cage.json' is the cage's own")
 
 
-def _check_manifest(archive: TarFile, members: Mapping[Entry, TarInfo]) -> None:
+def _check_manifest(archive: TarFile, members: Mapping[str, tuple[Entry, TarInfo]]) -> None:
     """The manifest lists exactly the files that are there, as they are."""
-    by_name = {entry.name: member for entry, member in members.items()}
-    listed = _manifest_files(archive, by_name[MANIFEST])
+    listed = _manifest_files(archive, members[MANIFEST][1])
     expected = {
         entry.name: (entry.size, f"{entry.mode:04o}")
-        for entry in members
+        for entry, _ in members.values()
         if not entry.is_folder and entry.name != MANIFEST
     }
     if listed.keys() != expected.keys():
@@ -190,7 +191,7 @@ def _check_manifest(archive: TarFile, members: Mapping[Entry, TarInfo]) -> None:
     for name, (digest, size, mode) in listed.items():
         if (size, mode) != expected[name]:
             raise _wrong(f"{name}: got {expected[name]}, {MANIFEST} says {(size, mode)}")
-        member = by_name[name]
+        member = members[name][1]
         got = Digest.of_chunks(_chunks(open_file(archive, member), member.size))
         if got != digest:
             raise _wrong(f"{name}: got {got}, {MANIFEST} says {digest}")

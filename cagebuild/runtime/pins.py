@@ -7,13 +7,10 @@ import platform
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from cagebuild.digest import Digest
 from cagebuild.errors import UnsupportedError
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 PINS = Path(__file__).parent.parent / "pins"
 RUNTIME = "runtime.json"
@@ -32,22 +29,6 @@ class Wheel:
     digest: Digest
     size: int
     """Bytes."""
-
-    def params(self) -> dict[str, object]:
-        """The wheel as parameters of a ``go-toolchain`` step."""
-        return {
-            "package": self.package,
-            "version": self.version,
-            "file": self.file,
-            "platform": self.platform,
-            "digest": str(self.digest),
-            "size": self.size,
-        }
-
-    @classmethod
-    def from_params(cls, params: Mapping[str, Any]) -> Wheel:
-        """The wheel that ``params()`` was made from."""
-        return cls(**{**params, "digest": Digest.parse(params["digest"])})
 
 
 def host_architecture() -> str:

@@ -25,7 +25,7 @@ func newReader(data []byte) (*reader, error) {
 	if !utf8.Valid(data) {
 		return nil, errors.New("is not UTF-8")
 	}
-	if hasLoneSurrogate(data) {
+	if hasEscapedSurrogate(data) {
 		return nil, errors.New(`has an escaped surrogate (\ud800 to \udfff): write the character itself`)
 	}
 	tokens := json.NewDecoder(bytes.NewReader(data))
@@ -33,9 +33,9 @@ func newReader(data []byte) (*reader, error) {
 	return &reader{tokens: tokens}, nil
 }
 
-// hasLoneSurrogate finds any escape of a surrogate, also one of a proper pair: encoding/json replaces the
-// others without a word, and whoever writes UTF-8 needs neither.
-func hasLoneSurrogate(data []byte) bool {
+// hasEscapedSurrogate finds any escape of a surrogate, also one of a proper pair: encoding/json replaces
+// the others without a word, and whoever writes UTF-8 needs neither.
+func hasEscapedSurrogate(data []byte) bool {
 	for at := 0; at+3 < len(data); at++ {
 		if data[at] != '\\' {
 			continue
@@ -64,7 +64,7 @@ func (r *reader) next() json.Token {
 		return nil
 	}
 	token, err := r.tokens.Token()
-	if errors.Is(err, io.EOF) {
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
 		r.fail("ends too early")
 	} else if err != nil {
 		r.fail("is not JSON: %v", err)

