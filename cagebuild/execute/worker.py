@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import time
-import traceback
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -182,6 +181,8 @@ def as_cage_error(error: BaseException, step: Step, store: Store) -> tuple[CageE
         return error, None
     if isinstance(error, OSError) and error.errno in _OF_THE_STORE:
         return store.error(error), None
+    import traceback
+
     what = f"a bug in the step's code: {type(error).__name__}: {error}"
     log = store.root / "logs" / f"{step.id}.txt"
     text = "".join(traceback.format_exception(error))

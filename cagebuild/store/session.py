@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import itertools
 import os
-import secrets
-import shutil
 import stat
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
@@ -30,7 +28,7 @@ class Session:
 
     def __init__(self, store: Store, step_ids: Collection[str]) -> None:
         self._store = store
-        self._token = secrets.token_hex(8)
+        self._token = os.urandom(8).hex()
         self._marker = store.root / "active" / self._token
         self._folder = store.root / "tmp" / self._token
         self._step_ids = step_ids
@@ -105,6 +103,8 @@ class Session:
     def _seal(self, path: Path) -> tuple[Path, Blob]:
         """Make a file read-only and measure it. One that has other names is copied first."""
         if path.stat(follow_symlinks=False).st_nlink > 1:
+            import shutil
+
             copy = self.temporary()
             shutil.copyfile(path, copy, follow_symlinks=False)
             path = copy
@@ -155,6 +155,11 @@ def remove_tree(path: Path) -> None:
 
     What cannot be removed is left for the next run to try.
     """
+    with suppress(OSError):
+        path.rmdir()
+        return  # as it is when a run has nothing to do
+    import shutil
+
     with suppress(OSError):
         for parent, folders, _ in os.walk(path):
             for name in folders:
