@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from cagebuild.config import checksum
 from cagebuild.config.egress import parse_rule
+from cagebuild.config.keys import default
 from cagebuild.config.model import (
     App,
     AppFiles,
@@ -28,8 +29,7 @@ from cagebuild.config.model import (
     Signing,
 )
 from cagebuild.config.paths import Places, locate
-from cagebuild.config.sections import mebibytes, seconds
-from cagebuild.config.shape import default
+from cagebuild.config.units import mebibytes, seconds
 from cagebuild.digest import Digest
 
 if TYPE_CHECKING:

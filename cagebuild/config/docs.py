@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any
 
+from cagebuild.config.keys import document, resolved
 from cagebuild.config.ports import RESERVED
-from cagebuild.config.shape import document, resolved
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,7 +24,7 @@ reports all mistakes at once, each with its place.
 #:schema https://cagebuild.dev/schemas/cage.schema.json
 
 [base]
-debian = { suite = "bookworm", packages = ["python3-minimal", "ca-certificates"] }
+debian = { suite = "bookworm", packages = ["python3", "ca-certificates"] }
 
 [app]
 command = ["python3", "/srv/app/server.py"]

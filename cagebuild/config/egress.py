@@ -15,7 +15,7 @@ _RULE = re.compile(r"(?P<host>\[[^\[\]]*\](?:/[0-9]*)?|[^:\[\]]*)(?::(?P<port>[^
 _PORT = re.compile(r"[1-9][0-9]{0,4}", re.ASCII)
 _PREFIX = re.compile(r"[0-9]{1,3}", re.ASCII)
 _URL = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]*)://(?P<rest>[^/?#]*)", re.IGNORECASE)
-_NUMBERS = re.compile(r"[0-9./x]+", re.ASCII)
+_NUMBERS = re.compile(r"[0-9./]+", re.ASCII)
 _LAST_NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*", re.ASCII)
 _SCHEMES = {"http": 80, "https": 443, "ws": 80, "wss": 443, "postgres": 5432, "redis": 6379}
 

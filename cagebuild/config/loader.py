@@ -12,8 +12,8 @@ import cagebuild
 from cagebuild import schema
 from cagebuild.config import build, merge, paths, toml
 from cagebuild.config.environment import store_folder
+from cagebuild.config.keys import default
 from cagebuild.config.model import Cage, StoreSettings, Workspace
-from cagebuild.config.shape import default
 from cagebuild.errors import CageError, ConfigError, ConfigSyntaxError, Diagnostic, UsageError
 from cagebuild.step import canonical
 

@@ -11,12 +11,11 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from cagebuild.config.problems import Problem
-
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from cagebuild.config import positions
+    from cagebuild.config.problems import Problem
 
 Scope = Literal["cage", "workspace", "anywhere"]
 """The folder that a path must stay in."""
@@ -111,6 +110,8 @@ def _without_dots(text: str, scope: Scope, start: Path, root: Path) -> str:
 
 def malformed(document: dict[str, Any], places: Places) -> Iterator[Problem]:
     """Paths that are no paths of their scope, by their text alone."""
+    from cagebuild.config.problems import Problem
+
     for at, text, scope in named(document):
         try:
             locate(text, scope, places)
@@ -130,6 +131,8 @@ def escapes(document: dict[str, Any], places: Places) -> Iterator[Problem]:
         home = places.folder if scope == "cage" else places.root
         start = places.root if text.startswith("//") else places.folder
         if _has_link(start, path) and not Path(os.path.realpath(path)).is_relative_to(home):
+            from cagebuild.config.problems import Problem
+
             yield Problem(
                 path=at,
                 message=f"'{text[:100]}' leads out of the {_FOLDER[scope]} through a symlink",

@@ -8,10 +8,11 @@ from __future__ import annotations
 import datetime as dt
 from typing import TYPE_CHECKING, Any
 
-from cagebuild.config import globs, shape
+from cagebuild.config import globs, keys
 from cagebuild.config.egress import RuleError, parse_rule
 from cagebuild.config.model import EgressRule
 from cagebuild.config.problems import Problem, quoted
+from cagebuild.config.units import mebibytes, seconds
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -74,7 +75,7 @@ def _egress(section: dict[str, Any], at: Path) -> Iterator[Problem]:
 
 
 def _epoch(section: dict[str, Any], at: Path) -> Iterator[Problem]:
-    policy = section.get("policy", shape.default("epoch", "policy"))
+    policy = section.get("policy", keys.default("epoch", "policy"))
     if policy is None:
         return
     if policy == "fixed" and "time" not in section:
@@ -94,29 +95,6 @@ def _epoch(section: dict[str, Any], at: Path) -> Iterator[Problem]:
             seconds(section["time"])
         except ValueError as error:
             yield Problem(path=(*at, "time"), message=str(error))
-
-
-def seconds(time: str | int | dt.datetime) -> int:
-    """Seconds since 1970 of an epoch's time. Raises ValueError, in words for users."""
-    if isinstance(time, int):
-        return time
-    try:
-        moment = time if isinstance(time, dt.datetime) else dt.datetime.fromisoformat(time.upper())
-    except ValueError:
-        raise ValueError("there is no such time") from None
-    if moment.tzinfo is None:
-        raise ValueError("has no time zone")
-    count = int(moment.timestamp())
-    if not 0 <= count <= 0xFFFF_FFFF:
-        raise ValueError("is not between 1970 and 2106")
-    return count
-
-
-def mebibytes(memory: str | int) -> int:
-    """MiB of ``512``, ``"512MiB"`` or ``"2GiB"``."""
-    if isinstance(memory, int):
-        return memory
-    return int(memory[:-3]) * (1024 if memory.endswith("GiB") else 1)
 
 
 def _enclave(section: dict[str, Any], at: Path) -> Iterator[Problem]:

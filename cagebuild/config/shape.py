@@ -11,7 +11,7 @@ import re
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from cagebuild import schema
+from cagebuild.config.keys import document, resolved
 from cagebuild.config.problems import Problem, did_you_mean, dotted, quoted
 
 if TYPE_CHECKING:
@@ -21,33 +21,6 @@ if TYPE_CHECKING:
     from jsonschema.protocols import Validator
 
     from cagebuild.config.positions import Path
-
-
-@cache
-def document() -> dict[str, Any]:
-    """The schema as data. Not to be changed."""
-    loaded: dict[str, Any] = json.loads(schema.raw("cage"))
-    return loaded
-
-
-def resolved(node: Mapping[str, Any]) -> dict[str, Any]:
-    """A node of the schema with its ``$ref`` replaced by what it names; its own keys win."""
-    reference = node.get("$ref")
-    if reference is None:
-        return dict(node)
-    name = str(reference).removeprefix("#/$defs/")
-    return {**document()["$defs"][name], **{k: v for k, v in node.items() if k != "$ref"}}
-
-
-@cache
-def default(*keys: str) -> Any:
-    """The schema's default of a key: ``default("enclave", "cpus")``. Lists are looked through."""
-    node = resolved(document())
-    for key in keys:
-        node = resolved(node["properties"][key])
-        if node.get("type") == "array" and key != keys[-1]:
-            node = resolved(node["items"])
-    return node["default"]
 
 
 def problems(instance: dict[str, Any]) -> tuple[list[Problem], list[Path]]:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from cagebuild import config
 from cagebuild.config import globs
-from cagebuild.config.problems import did_you_mean
 from cagebuild.errors import UsageError
 from cagebuild.workspace import git
 
@@ -186,6 +185,8 @@ class _Selection:
         known = {cage.file for cage in self.cages}
         if file.is_file() and file not in known and git.is_used(self.workspace.root):
             return f"git add {name}, unless the workspace excludes it"
+        from cagebuild.config.problems import did_you_mean
+
         known_words = {cage.address for cage in self.cages}
         known_words |= {called for cage in self.cages if (called := self.name(cage))}
         return did_you_mean(word, known_words) or did_you_mean(f"//{folder}", known_words)

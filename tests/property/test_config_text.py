@@ -26,7 +26,10 @@ LABELS = st.from_regex(r"[a-z0-9]([a-z0-9-]{0,8}[a-z0-9])?", fullmatch=True)
 COMPONENTS = st.text(string.ascii_letters + "_- é", min_size=1, max_size=8)
 RELATIVE = st.lists(COMPONENTS, min_size=1, max_size=3).map("/".join)
 NAMES = st.from_regex(r"[A-Za-z_][A-Za-z0-9_]{0,8}", fullmatch=True)
-HOSTS = st.lists(LABELS, min_size=2, max_size=4).map(".".join).filter(lambda h: h[-1].isalpha())
+TOP = st.sampled_from(["com", "example", "x", "xn--p1ai"])
+HOSTS = st.lists(LABELS, min_size=1, max_size=3).flatmap(
+    lambda labels: TOP.map(lambda top: ".".join([*labels, top]))
+)
 RULES = st.builds("{}{}:{}".format, st.sampled_from(["", "*."]), HOSTS, st.integers(1, 65535))
 
 

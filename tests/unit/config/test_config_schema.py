@@ -8,7 +8,7 @@ from typing import Any
 import jsonschema
 import pytest
 
-from cagebuild.config import docs, shape
+from cagebuild.config import docs, keys, shape
 from cagebuild.config.model import Enclave, Epoch, Ingress
 
 ROOT = Path(__file__).parents[3]
@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[3]
 
 def nodes(node: dict[str, Any], at: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
     """Every value that the schema describes, by its key path; references are followed."""
-    node = shape.resolved(node)
+    node = keys.resolved(node)
     yield at, node
     for key, inner in node.get("properties", {}).items():
         yield from nodes(inner, f"{at}.{key}".lstrip("."))
@@ -25,13 +25,13 @@ def nodes(node: dict[str, Any], at: str = "") -> Iterator[tuple[str, dict[str, A
             yield from nodes(node[key], f"{at}[]")
 
 
-ALL = dict(nodes(shape.document()))
+ALL = dict(nodes(keys.document()))
 
 
 def test_is_a_schema_of_its_draft_with_an_id() -> None:
-    jsonschema.Draft202012Validator.check_schema(shape.document())
-    assert shape.document()["$id"].startswith("https://")
-    assert "2020-12" in shape.document()["$schema"]
+    jsonschema.Draft202012Validator.check_schema(keys.document())
+    assert keys.document()["$id"].startswith("https://")
+    assert "2020-12" in keys.document()["$schema"]
 
 
 @pytest.mark.parametrize("key", sorted(ALL))
@@ -56,7 +56,7 @@ def test_tables_are_closed_and_lists_are_bounded(key: str) -> None:
 
 @pytest.mark.parametrize("key", sorted(ALL))
 def test_defaults_and_examples_are_valid(key: str) -> None:
-    node = {**ALL[key], "$defs": shape.document()["$defs"]}
+    node = {**ALL[key], "$defs": keys.document()["$defs"]}
     for example in [*node.get("examples", ()), *([node["default"]] if "default" in node else ())]:
         jsonschema.Draft202012Validator(node).validate(example)
 
