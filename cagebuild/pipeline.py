@@ -218,16 +218,29 @@ def check(session: Session, cages: Sequence[Cage]) -> None:
             _plan(session, cage, _locked(cage))
 
 
-def update_installers(session: Session, cages: Sequence[Cage]) -> tuple[Cage, ...]:
-    """Write this version's installer digest into each cage.toml that has another one."""
+def update_installers(session: Session, cages: Sequence[Cage]) -> Session:
+    """Write this version's installer digest where cages have another one; the workspace anew.
+
+    A digest that a cage inherits is changed in the workspace's defaults, one of its own in its own
+    file, and so is an inherited one of another architecture.
+    """
     from cagebuild.config import set_value
+    from cagebuild.config.loader import CAGE_FILE
     from cagebuild.runtime import installer_digest
 
+    inherited = session.workspace.defaults.get("runtime", {}).get("installer")
+    root_file = session.workspace.root / CAGE_FILE
     for cage in cages:
+        if cage.runtime is not None and str(cage.runtime.installer) == inherited:
+            digest = installer_digest(cage.enclave.architecture)
+            set_value(root_file, "workspace.defaults.runtime.installer", str(digest))
+            session = session.again()
+            break
+    for cage in session.cages([cage.address for cage in cages]):
         digest = installer_digest(cage.enclave.architecture)
         if cage.runtime is not None and cage.runtime.installer != digest:
             set_value(cage.file, "runtime.installer", str(digest))
-    return session.cages([cage.address for cage in cages])
+    return session.again()
 
 
 def export(

@@ -38,6 +38,10 @@ class Session:
         self.workspace: Workspace = load_workspace(start)
         self._sources: dict[Cage, AppSources] = {}
 
+    def again(self) -> Session:
+        """The same after files of the workspace were changed."""
+        return Session(self.start)
+
     @cached_property
     def store(self) -> Store:
         """The workspace's store; raises StoreError."""

@@ -133,7 +133,8 @@ def lock(
     chosen = session.cages([word for word in words if word not in parts])
     moved = check_names(parts) if update else frozenset()
     if "runtime" in moved:
-        chosen = pipeline.update_installers(session, chosen)
+        session = pipeline.update_installers(session, chosen)
+        chosen = session.cages([cage.address for cage in chosen])
     show.sources(session, chosen)
     how = _how(jobs, keep_going, verbose, explain)
     show.locks(session, pipeline.lock(session, chosen, how, update=moved))
