@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import json
+import os
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from cagebuild.digest import Digest
 from cagebuild.files import write_atomically
 from cagebuild.store import Blob
+from cagebuild.store.records import seal, unseal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -75,18 +77,20 @@ class Memory:
         self._folder = store.root / "built"
 
     def _file(self, kind: str, name: str) -> Path:
-        return self._folder / kind / f"{hashlib.sha256(name.encode()).hexdigest()}.json"
+        return self._folder / kind / f"{hashlib.sha256(os.fsencode(name)).hexdigest()}.json"
 
     def _read(self, kind: str, name: str) -> dict[str, Any] | None:
+        file = self._file(kind, name)
         try:
-            found = json.loads(self._file(kind, name).read_bytes())
-        except (OSError, ValueError):
+            found = unseal(file.read_bytes(), file.stem)
+        except OSError:
             return None
-        return found if isinstance(found, dict) and found.get("name") == name else None
+        return found if isinstance(found, dict) else None
 
     def _write(self, kind: str, name: str, record: dict[str, Any]) -> None:
-        text = json.dumps({"name": name, **record}, sort_keys=True)
-        write_atomically(self._file(kind, name), text.encode())
+        file = self._file(kind, name)
+        with suppress(OSError):
+            write_atomically(file, seal(file.stem, record))
 
     def built(self, owner: str) -> Built | None:
         """The last build of the cage of that owner (workspace and address)."""
@@ -116,8 +120,8 @@ class Memory:
         self._write("cages", owner, record)
 
     def manifest(self, pcrs: Mapping[str, str]) -> Blob | None:
-        """The manifest of an image that came to these PCRs; the blob may be gone by now."""
-        found = self._read("manifests", pcrs["PCR0"])
+        """The manifest of an image that came to just these PCRs; the blob may be gone by now."""
+        found = self._read("manifests", _one(pcrs))
         if found is None:
             return None
         try:
@@ -128,5 +132,9 @@ class Memory:
     def remember_manifest(self, pcrs: Mapping[str, str], manifest: Blob) -> None:
         """Note which manifest belongs to these PCRs."""
         record = {"digest": str(manifest.digest), "size": manifest.size}
-        if self._read("manifests", pcrs["PCR0"]) != {"name": pcrs["PCR0"], **record}:
-            self._write("manifests", pcrs["PCR0"], record)
+        if self._read("manifests", _one(pcrs)) != record:
+            self._write("manifests", _one(pcrs), record)
+
+
+def _one(pcrs: Mapping[str, str]) -> str:
+    return " ".join(f"{name}={pcrs[name]}" for name in sorted(pcrs))

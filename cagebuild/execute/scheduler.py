@@ -256,7 +256,9 @@ class Scheduler:
         elif isinstance(answer, DamagedInputsError):
             self._repair(node, answer.makers)
         elif isinstance(answer, DamagedBlobError):
-            self._repair(node, frozenset())
+            # Several copies may find damage; while the step is made anew, there is nothing to do.
+            if node.state == "done":
+                self._repair(node, frozenset())
         elif isinstance(answer, InterruptedBuildError) and self.stop.requested:
             self._end(node, Outcome(step=node.step, status="cancelled", seconds=event.seconds))
         elif answer is not None:

@@ -23,11 +23,14 @@ def run(context: StepContext) -> None:
     files = cast("list[dict[str, Any]]", context.params["files"])
     with context.output("layer.tar").open("wb") as stream:
         writer = TarWriter(stream.write)
-        for facts in sorted(files, key=lambda each: each["destination"].encode()):
-            writer.add(
-                facts["destination"].encode("utf-8", "surrogateescape"), _node(facts, context)
-            )
+        for facts in sorted(files, key=_name):
+            writer.add(_name(facts), _node(facts, context))
         writer.close()
+
+
+def _name(facts: dict[str, Any]) -> bytes:
+    name: str = facts["destination"]
+    return name.encode("utf-8", "surrogateescape")
 
 
 def _node(facts: dict[str, Any], context: StepContext) -> Node:
