@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from cagebuild import code
 from cagebuild import lock as lockfile
-from cagebuild.config import load_all, load_workspace
+from cagebuild.config import check_names, load_all, load_workspace
 from cagebuild.config.environment import source_date_epoch
 from cagebuild.config.validated import MarkerFiles
 from cagebuild.errors import LockError
@@ -62,7 +62,9 @@ class Session:
         """The cages that a command's words mean; raises UsageError and ConfigError."""
         chosen = select(self.workspace, words, self.start)
         validated = MarkerFiles(self.store.root / "validated")
-        return load_all([cage.file for cage in chosen], self.workspace, validated=validated)
+        found = load_all([cage.file for cage in chosen], self.workspace, validated=validated)
+        check_names(found)
+        return found
 
     def load_sources(self, cages: Sequence[Cage]) -> None:
         """Look at the files of several cages at once, which is quicker than one by one."""
