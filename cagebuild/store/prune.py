@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from cagebuild.store import filelock
 from cagebuild.store.records import Result, Run
-from cagebuild.store.session import live_step_ids, remove_dead_sessions
+from cagebuild.store.session import live_step_ids, remove_dead_sessions, remove_free_locks
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -140,7 +140,7 @@ def prune(
                     path.unlink(missing_ok=True)
                 for name in sorted(blobs):
                     contents.blobs[name][0].unlink(missing_ok=True)
-                _remove_free_locks(store.root / "locks")
+                remove_free_locks(store)
                 _remove_older(store.root / "logs", _KEEP_LOGS)
                 _remove_older(store.root / "partials", _KEEP_PARTIALS)
     return pruned
@@ -189,14 +189,6 @@ def _files(top: Path) -> Iterator[tuple[Path, os.stat_result]]:
         for path in sorted(folder.iterdir()):
             with suppress(FileNotFoundError):
                 yield path, path.stat(follow_symlinks=False)
-
-
-def _remove_free_locks(folder: Path) -> None:
-    """Lock files that killed runs have left."""
-    for path in sorted(folder.iterdir()):
-        descriptor = filelock.try_acquire(path)
-        if descriptor is not None:
-            filelock.release(descriptor, path)
 
 
 def _remove_older(folder: Path, seconds: float) -> None:

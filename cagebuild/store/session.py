@@ -137,17 +137,26 @@ def live_step_ids(store: Store) -> tuple[set[str], bool]:
 
 
 def remove_dead_sessions(store: Store) -> None:
-    """Remove what killed runs have left: their temporary files, then their markers."""
+    """Remove what killed runs have left: temporary files and locks, then their markers."""
     folders = sorted((store.root / "tmp").iterdir())
     for marker in sorted((store.root / "active").iterdir()):
         descriptor = filelock.try_acquire(marker)
         if descriptor is not None:
             remove_tree(store.root / "tmp" / marker.name)
+            remove_free_locks(store)
             filelock.release(descriptor, marker)
     for folder in folders:
         # A session makes its marker before its folder and removes it after, so this has no session.
         if not (store.root / "active" / folder.name).exists():
             remove_tree(folder)
+
+
+def remove_free_locks(store: Store) -> None:
+    """Remove lock files that nobody holds: runs that were killed have left them."""
+    for path in sorted((store.root / "locks").iterdir()):
+        descriptor = filelock.try_acquire(path)
+        if descriptor is not None:
+            filelock.release(descriptor, path)
 
 
 def remove_tree(path: Path) -> None:
