@@ -132,13 +132,19 @@ def command(**options: Any) -> Callable[[Callable[..., None]], Task[Any]]:
 
 def with_errors(work: Callable[[], None]) -> None:
     """Run ``work``; a failure that a user can act on is printed and ends with its exit code."""
-    from cagebuild.errors import CageError
+    from cagebuild.errors import CageError, UsageError
     from cagebuild.report import printable
 
     if isinstance(sys.stdout, io.TextIOWrapper):
         # Names of files may hold what the terminal's encoding cannot show, or no text at all.
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
+        if sys.getfilesystemencoding() != "utf-8":
+            # The bytes of a name would be other text than on other machines: another result.
+            raise UsageError(
+                f"this locale reads names of files as {sys.getfilesystemencoding()}, not as UTF-8",
+                hint="set PYTHONUTF8=1",
+            )
         work()
         sys.stdout.flush()
     except CageError as error:

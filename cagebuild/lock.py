@@ -166,11 +166,17 @@ def require(cage: Cage) -> Lock:
 
 
 def write(lock: Lock, file: Path) -> bool:
-    """Write the lock when its text changes, whole or not at all; True when it was written."""
+    """Write the lock when its text changes, whole or not at all; True when it was written.
+
+    Raises LockError when it cannot be written.
+    """
     from cagebuild.files import write_atomically
 
     text = lock.text().encode()
-    if file.exists() and file.read_bytes() == text:
-        return False
-    write_atomically(file, text)
+    try:
+        if file.exists() and file.read_bytes() == text:
+            return False
+        write_atomically(file, text)
+    except OSError as error:
+        raise LockError(f"{file}: cannot be written: {error.strerror}") from None
     return True

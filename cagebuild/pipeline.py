@@ -228,7 +228,8 @@ def update_installers(session: Session, cages: Sequence[Cage]) -> Session:
     from cagebuild.config.loader import CAGE_FILE
     from cagebuild.runtime import installer_digest
 
-    inherited = session.workspace.defaults.get("runtime", {}).get("installer")
+    # Defaults may say runtime = false.
+    inherited = (session.workspace.defaults.get("runtime") or {}).get("installer")
     root_file = session.workspace.root / CAGE_FILE
     for cage in cages:
         if cage.runtime is not None and str(cage.runtime.installer) == inherited:

@@ -29,7 +29,9 @@ def text(session: Session, plans: Sequence[Plan], *, explain: bool) -> Iterator[
             hit = session.store.lookup(step.id) is not None
             yield f"  {'hit ' if hit else 'miss'}  {step.id[:12]}  {step.name}"
             if explain and not hit:
-                yield f"        {history.why(nodes[step.id], nodes)}"
+                node = nodes[step.id]
+                node.owner = session.owner(plan.cage)
+                yield f"        {history.why(node, nodes)}"
 
 
 def as_json(session: Session, plans: Sequence[Plan]) -> str:
