@@ -88,7 +88,7 @@ def results_json(found: Iterable[Result]) -> None:
 
 def locks(session: Session, made: Iterable[tuple[Cage, Lock | None, Lock]]) -> None:
     """Print what moved in each lock."""
-    from cagebuild.explain.locks import pins
+    from cagebuild.explain.locks import pcrs, pins
 
     for cage, before, after in made:
         name = cage.lock_file.relative_to(session.workspace.root)
@@ -101,7 +101,7 @@ def locks(session: Session, made: Iterable[tuple[Cage, Lock | None, Lock]]) -> N
             for pcr, value in (after.expected or {}).items():
                 print(f"  {pcr}  {value}")
             continue
-        for change in pins(before, after):
+        for change in (*pins(before, after), *pcrs(before, after)):
             print(f"  {printable(change.subject)}")
             print(f"    was {printable(change.expected or 'not there')}")
             print(f"    is  {printable(change.got or 'removed')}")

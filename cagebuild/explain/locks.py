@@ -1,4 +1,4 @@
-"""Comparing two locks: which pins moved."""
+"""Comparing two locks: which pins moved, and which PCRs."""
 
 from __future__ import annotations
 
@@ -33,6 +33,16 @@ def pins(expected: Lock, got: Lock) -> tuple[PinChange, ...]:
         _change(subject, before.get(subject), after.get(subject))
         for subject in [*before, *(subject for subject in after if subject not in before)]
         if before.get(subject) != after.get(subject)
+    )
+
+
+def pcrs(expected: Lock, got: Lock) -> tuple[PinChange, ...]:
+    """Every expected PCR that differs."""
+    before, after = expected.expected or {}, got.expected or {}
+    return tuple(
+        PinChange(subject=name, got=after.get(name), expected=before.get(name))
+        for name in sorted({*before, *after})
+        if before.get(name) != after.get(name)
     )
 
 
