@@ -6,7 +6,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, cast, get_args
 
-from cagebuild.errors import UsageError
+from cagebuild.errors import StoreError, UsageError
 from cagebuild.image.config import parse_config
 from cagebuild.image.export import ExportFormat, export
 from cagebuild.steps import finished
@@ -39,4 +39,10 @@ def write(
         config = parse_config(inputs["config.json"].read_bytes(), "the finished image's config")
         root = finished.tree(inputs, origins, epoch)
         name = f"{plan.cage.name}:latest"
-        return export(root, config, output, form=form, name=name, epoch=epoch)
+        try:
+            return export(root, config, output, form=form, name=name, epoch=epoch)
+        except OSError as error:
+            raise StoreError(
+                f"{output} cannot be written: {error.strerror or error}",
+                hint="choose another place, make room, or make the folder writable",
+            ) from error

@@ -3,21 +3,31 @@
 from __future__ import annotations
 
 import contextlib
+import datetime as dt
+import functools
 import io
 import json
 import os
 import subprocess
 import sys
+import threading
 from dataclasses import dataclass
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 from invoke.collection import Collection
 from invoke.program import Program
 
 from cagebuild import tasks
+from cagebuild.digest import Digest
 from cagebuild.lock import Lock, read
+from cagebuild.runtime.installer import Origin, write_installer
 from cagebuild.session import Session
 from tests.support.checkout import Checkout
 from tests.support.nitro import bzimage
@@ -214,6 +224,61 @@ def steps(answer: Answer) -> dict[str, int]:
         return {}
     counts = (part.split(" ", 1) for part in ends[-1].partition(": ")[2].split(", "))
     return {word: int(number) for number, word in counts}
+
+
+def signing_files(folder: Path, curve: ec.EllipticCurve | None = None) -> tuple[Path, Path]:
+    """A new key and a certificate of its own, ``certificate.pem`` and ``key.pem``."""
+    key = ec.generate_private_key(curve or ec.SECP384R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "signer of a test")])
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(dt.datetime(2020, 1, 1, tzinfo=dt.UTC))
+        .not_valid_after(dt.datetime(2090, 1, 1, tzinfo=dt.UTC))
+        .sign(key, hashes.SHA384())
+    )
+    pem = serialization.Encoding.PEM
+    (folder / "certificate.pem").write_bytes(certificate.public_bytes(pem))
+    (folder / "key.pem").write_bytes(
+        key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    )
+    return folder / "certificate.pem", folder / "key.pem"
+
+
+@contextlib.contextmanager
+def serving(folder: Path) -> Iterator[str]:
+    """The URL of a folder, on loopback."""
+
+    class Quiet(SimpleHTTPRequestHandler):
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+            """Nothing on the terminal."""
+
+    handler = functools.partial(Quiet, directory=str(folder))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def installer(folder: Path) -> Digest:
+    """A runtime installer of programs that run nothing, in ``folder`` under its digest in hex."""
+    files = {}
+    for name in ("init", "cage/bin/cage-guest"):
+        files[name] = folder / name.replace("/", "-")
+        files[name].write_bytes(f"{name} of a test\n".encode())
+    made = folder / "installer.tar"
+    origin = Origin(source=Digest.of(b"sources"), toolchain="go1.0.0")
+    write_installer(made, architecture="x86_64", files=files, origin=origin)
+    digest = Digest.of_file(made)
+    made.rename(folder / digest.hex)
+    return digest
 
 
 def tree_files(folder: Path) -> list[Path]:
