@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from typing import Protocol
 
     from cagebuild.config.model import Base, Cage
+    from cagebuild.nitro.aws import Published
     from cagebuild.sources import SourceFile
 
     class Get(Protocol):
@@ -53,6 +54,8 @@ class World:
     """Time of the last commit that touched one of the paths, in seconds since 1970."""
     source_date_epoch: int | None
     """The variable SOURCE_DATE_EPOCH."""
+    aws: Published | None = None
+    """AWS's boot files and where they are; None: what this version knows of them."""
 
 
 def check_names(names: Collection[str]) -> frozenset[Part]:
@@ -169,10 +172,13 @@ def _boot(cage: Cage, old: Pinned | None, update: bool, world: World) -> Pinned:
     match boot:
         case "debian":
             return _pinned("debian", architecture, lambda: _debian_boot(cage, world), reusable)
-        case "aws" | "cagebuild":
+        case "aws":
+            return _pinned("aws", architecture, lambda: _aws_boot(cage, world), reusable)
+        case "cagebuild":
             raise UnsupportedError(
-                f'{cage.address}: enclave.boot = "{boot}" is not in this version',
-                hint='use enclave.boot = "debian", or files of your own: { kernel = …, init = … }',
+                f'{cage.address}: enclave.boot = "cagebuild" needs a kernel of this project\'s own,'
+                " and this version has none",
+                hint='use enclave.boot = "aws", or files of your own: { kernel = …, init = … }',
             )
         case _:
             assert_never(boot)
@@ -187,6 +193,12 @@ def _debian_boot(cage: Cage, world: World) -> Mapping[str, Any]:
         "kernel": lock_kernel(architecture, world.get).to_json(),
         "cmdline": CMDLINE[architecture],
     }
+
+
+def _aws_boot(cage: Cage, world: World) -> Mapping[str, Any]:
+    from cagebuild.nitro.aws import lock_aws
+
+    return lock_aws(cage.enclave.architecture, world.get, known=world.aws).to_json()
 
 
 def _own_boot(boot: OwnBoot, cage: Cage) -> Mapping[str, Any]:

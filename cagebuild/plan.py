@@ -347,26 +347,56 @@ class _Builder:
         )
 
     def boot(self, runtime: Step | None) -> dict[str, Input]:
-        """Kernel, init and driver, by input name, as the step of an enclave reads them."""
-        own = self.cage.enclave.boot
-        pins = self.lock.boot.pins
-        if isinstance(own, OwnBoot):
-            paths = {"kernel": own.kernel, "init": own.init, "nsm": own.nsm, "cmdline": own.cmdline}
-            return {
-                name: self.pinned_file(
-                    f"enclave.boot.{name}", path, Digest("sha256", pins[name]["sha256"])
+        """Kernel, init, driver and command line, by input name, as an enclave's step reads them.
+
+        A command line that is no file is among that step's parameters.
+        """
+        boot = self.cage.enclave.boot
+        if isinstance(boot, OwnBoot):
+            return self._own_boot(boot)
+        match boot:
+            case "aws":
+                return self._aws_boot()
+            case "debian":
+                return self._debian_boot(runtime)
+            case "cagebuild":
+                raise UnsupportedError(
+                    f'{self.cage.address}: enclave.boot = "cagebuild" needs a kernel of this'
+                    " project's own, and this version has none",
+                    hint='use enclave.boot = "aws", or name boot files of your own',
                 )
-                for name, path in paths.items()
-                if path is not None
-            }
+            case _:
+                assert_never(boot)
+
+    def _own_boot(self, boot: OwnBoot) -> dict[str, Input]:
+        pins = self.lock.boot.pins
+        paths = {"kernel": boot.kernel, "init": boot.init, "nsm": boot.nsm, "cmdline": boot.cmdline}
+        return {
+            name: self.pinned_file(
+                f"enclave.boot.{name}", path, Digest("sha256", pins[name]["sha256"])
+            )
+            for name, path in paths.items()
+            if path is not None
+        }
+
+    def _aws_boot(self) -> dict[str, Input]:
+        from cagebuild.nitro.aws import AwsPins
+
+        pins = AwsPins.from_json(self.lock.boot.pins)
+        return {
+            file: self.fetch(f"AWS's {file}", pin.sha256, pin.size, [pin.url])
+            for file, pin in pins.files.items()
+        }
+
+    def _debian_boot(self, runtime: Step | None) -> dict[str, Input]:
         if runtime is None:
             raise UnsupportedError(
-                f'{self.cage.address}: enclave.boot = "{own}" takes its init from the runtime'
+                f'{self.cage.address}: enclave.boot = "debian" takes its init from the runtime'
                 " installer, and runtime is false",
                 hint="set runtime.installer, or name boot files of your own",
             )
         return {
-            "kernel": self._debian_kernel(pins["kernel"]),
+            "kernel": self._debian_kernel(self.lock.boot.pins["kernel"]),
             "init": StepInput(step=runtime, output="init"),
         }
 
