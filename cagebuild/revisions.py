@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cagebuild import pipeline, process
-from cagebuild.errors import ToolFailedError, UsageError
+from cagebuild.errors import CageError, LockError, ToolFailedError, UsageError
 from cagebuild.report import reporter
 from cagebuild.session import Session
 
@@ -46,7 +46,14 @@ def manifest(session: Session, revision: str, target: str, scratch: Path) -> Pat
     clone = scratch / "tree"
     _git(root, "clone", "--quiet", "--shared", "--no-checkout", str(top), str(clone))
     _git(clone, "checkout", "--quiet", "--detach", commit)
-    return measured(Session(clone / os.path.relpath(session.start.resolve(), top)), target, scratch)
+    start = clone / os.path.relpath(session.start.resolve(), top)
+    try:
+        return measured(Session(start), target, scratch)
+    except CageError as error:
+        error.message = f"as of {revision}: {error.message}"
+        if isinstance(error, LockError):
+            error.hint = "a revision is measured from its own lock: name one that has it"
+        raise
 
 
 def measured(session: Session, target: str, scratch: Path) -> Path:
