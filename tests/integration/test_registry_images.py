@@ -10,7 +10,7 @@ import pytest
 from cagebuild.config.model import Architecture
 from cagebuild.digest import Digest
 from cagebuild.errors import FetchError, ImageError, InterruptedBuildError, ResolveError
-from cagebuild.image.documents import DOCKER_INDEX, OCI_INDEX
+from cagebuild.image.manifest import DOCKER_INDEX, OCI_INDEX
 from cagebuild.image.reference import Reference
 from cagebuild.image.registry import ImagePin, fetch_blob, resolve
 from cagebuild.steps import fetch, unpack
@@ -112,13 +112,13 @@ def test_a_digest_counts_more_than_a_tag(registry: RunningRegistry) -> None:
 
 
 def test_an_architecture_that_is_not_there_lists_what_is(registry: RunningRegistry) -> None:
-    with pytest.raises(ResolveError, match="no image for linux/arm64") as caught:
+    message = r"no image for linux/arm64; it has:\n  \S+ \(linux/amd64\)"
+    with pytest.raises(ResolveError, match=message):
         resolve(f"{registry.host}/team/app:docker-multi", "aarch64")
-    assert caught.value.hint == "it has: linux/amd64"
 
 
 def test_a_single_image_of_another_architecture_is_refused(registry: RunningRegistry) -> None:
-    with pytest.raises(ResolveError, match="is for linux/arm64/v8, and the cage for x86_64"):
+    with pytest.raises(ResolveError, match="is an image for linux/arm64/v8, not for linux/amd64"):
         resolve(f"{registry.host}/team/app:arm64", "x86_64")
 
 
