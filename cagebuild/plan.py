@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from cagebuild.config.model import Cage
+    from cagebuild.image.archivepin import ArchivePin
     from cagebuild.lock import Lock
     from cagebuild.sources import SourceFile
 
@@ -206,6 +207,7 @@ class _Builder:
 
         pin = ArchivePin.from_json(self.lock.base.pins)
         if pin.archive is None:
+            self._check_layout(base, pin)
             blobs = base.path / "blobs" / "sha256"
             layers = [
                 self._unpacked(FileInput(digest=digest, path=blobs / digest.hex), diff_id)
@@ -230,6 +232,22 @@ class _Builder:
             for name, (_, diff_id) in zip(names, pin.layers, strict=True)
         ], StepInput(step=step, output="config.json")
 
+    def _check_layout(self, base: ArchiveBase, pin: ArchivePin) -> None:
+        """Blobs of a layout are named by their content; which of them are the image may change."""
+        from cagebuild.image.archivepin import pin_archive
+
+        try:
+            found = pin_archive(base.path, name=base.name, architecture=self.lock.architecture)
+        except OSError as error:
+            raise self._unreadable("base.archive", base.path, error) from None
+        if found != pin:
+            raise StaleLockError(
+                f"{self.cage.address}: the image in {base.path} was changed after"
+                f" {self.cage.lock_file.name} was made (got config {found.config}, expected"
+                f" {pin.config})",
+                hint=f"renew the lock: invoke lock {self.cage.address}",
+            )
+
     def _unpacked(self, blob: Input, diff_id: Digest) -> _Layer:
         step = self.step(
             "unpack",
@@ -242,14 +260,17 @@ class _Builder:
             tar=StepInput(step=step, output="layer.tar"), origin=f"layer {_short(diff_id)}"
         )
 
+    def _unreadable(self, key: str, path: Path, error: OSError) -> SourceError:
+        return SourceError(
+            f"{self.cage.address}: {key} names {path}, which cannot be read: {error.strerror}"
+        )
+
     def pinned_file(self, key: str, path: Path, digest: Digest) -> FileInput:
         """A file of the cage's own that the lock names by digest."""
         try:
             got = self.digest(path)
         except OSError as error:
-            raise SourceError(
-                f"{self.cage.address}: {key} names {path}, which cannot be read: {error.strerror}"
-            ) from None
+            raise self._unreadable(key, path, error) from None
         if got != digest:
             raise StaleLockError(
                 f"{self.cage.address}: {path} was changed after {self.cage.lock_file.name} was made"

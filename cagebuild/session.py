@@ -10,6 +10,7 @@ from cagebuild import code
 from cagebuild import lock as lockfile
 from cagebuild.config import check_names, load_all, load_workspace
 from cagebuild.config.environment import source_date_epoch
+from cagebuild.config.model import ArchiveBase
 from cagebuild.config.validated import MarkerFiles
 from cagebuild.errors import LockError
 from cagebuild.results import Built, Memory, Result, outputs
@@ -105,7 +106,11 @@ class Session:
 
         The plan is made from just that, so an equal key means an equal plan.
         """
-        local = [path for path in inputs(cage) if path.is_file()]
+        read = inputs(cage)
+        if isinstance(cage.base, ArchiveBase) and cage.base.path.is_dir():
+            # It names all else in a layout by digest.
+            read = (*read, cage.base.path / "index.json")
+        local = [path for path in read if path.is_file()]
         local = [path for path in (*local, cage.lock_file) if path != cage.file]
         try:
             parts = [
