@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING, cast, get_args
 
 from cagebuild.errors import StoreError, UsageError
 from cagebuild.image.config import parse_config
 from cagebuild.image.export import ExportFormat, export
 from cagebuild.steps import finished
+from cagebuild.store import Session
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     from cagebuild.image.export import Exported
     from cagebuild.plan import Plan
@@ -32,8 +32,10 @@ def write(
     """Write the image that layers and config in the store make; raises CageError."""
     epoch = cast("int", plan.measure.params["epoch"])
     origins = cast("list[str]", plan.measure.params["origins"])
-    with tempfile.TemporaryDirectory(prefix="export-", dir=store.root / "tmp") as scratch:
-        inputs = {name: Path(scratch) / name for name in blobs}
+    steps = {given.step.id for given in plan.image_inputs().values()}
+    # A session: other builds would sweep up any other folder there, and prune what is read.
+    with Session(store, steps) as session, session.scratch() as scratch:
+        inputs = {name: scratch / name for name in blobs}
         for name, blob in blobs.items():
             store.checkout(blob, inputs[name])
         config = parse_config(inputs["config.json"].read_bytes(), "the finished image's config")

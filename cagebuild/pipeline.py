@@ -6,9 +6,7 @@ Every function takes a Session and cages, and returns values; what a person sees
 from __future__ import annotations
 
 import json
-import tempfile
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cagebuild import lock as lockfile
@@ -20,6 +18,7 @@ from cagebuild.results import EIF, MANIFEST, Result
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
+    from pathlib import Path
 
     from cagebuild.config.model import Cage, Signing
     from cagebuild.execute import Reporter, Summary
@@ -28,7 +27,7 @@ if TYPE_CHECKING:
     from cagebuild.pinning import Part
     from cagebuild.session import Session
     from cagebuild.step import Step
-    from cagebuild.store import Blob
+    from cagebuild.store import Blob, Store
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,23 +161,24 @@ def _build(session: Session, cages: Sequence[Cage], how: How) -> tuple[Result, .
         result = _result(session, cage, locks[cage], step, summary)
         eif = session.outputs(cage)[EIF]
         if cage.signing:
-            _sign(session, cage.signing, summary.output(step, EIF), eif)
+            _sign(session.store, cage.signing, step, summary.output(step, EIF), eif)
         result = replace(result, eif=eif)
         session.remember_build(cage, keys[cage], result)
         results.append(result)
     return tuple(results)
 
 
-def _sign(session: Session, signing: Signing, unsigned: Blob, target: Path) -> None:
+def _sign(store: Store, signing: Signing, step: Step, unsigned: Blob, target: Path) -> None:
     """Sign a copy. The key is read here and nowhere else: it is no input of any step."""
     from cagebuild.nitro.attach import sign_file
     from cagebuild.nitro.sign import load_signer
+    from cagebuild.store import Session as StoreSession
 
     signer = load_signer(certificate=signing.certificate, key=signing.key)
     target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".unsigned.") as scratch:
-        copy = Path(scratch) / EIF
-        session.store.export(unsigned, copy)
+    with StoreSession(store, [step.id]) as kept, kept.scratch() as scratch:
+        copy = scratch / EIF
+        store.export(unsigned, copy)
         sign_file(copy, target, signer)
 
 

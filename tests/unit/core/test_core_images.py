@@ -11,6 +11,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from cagebuild import exporting
+from cagebuild.image.config import parse_config
 from tests.support import eif_by_spec as spec
 from tests.support.images import Files, encode, named
 from tests.support.tars import archive, directory, regular, symlink
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from cagebuild.image.config import ImageConfig
     from tests.support.images import Json
     from tests.support.workspaces import Answer
 
@@ -128,6 +131,27 @@ def test_an_export_to_where_nothing_can_be_written_is_an_error_of_its_own(
         answer = workspace.run("export", "--output=boot/init/image", f"--format={form}")
         assert answer.code not in (0, 1), form
         assert "boot/init" in answer.err
+
+
+def test_an_export_is_not_disturbed_by_a_build_that_begins_meanwhile(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workspace.add("pay")
+    workspace.add("mail")
+    workspace.ok("lock")
+    done: list[Answer] = []
+
+    def parse(data: bytes, label: str) -> ImageConfig:
+        if not done:
+            done.append(workspace.ok("build", "//mail"))
+            done.append(workspace.ok("cache", "--prune", "--older-than=0d"))
+        return parse_config(data, label)
+
+    monkeypatch.setattr(exporting, "parse_config", parse)
+    answer = workspace.ok("export", "//pay", "--output=image", "--format=oci-archive")
+    assert len(done) == 2
+    assert converted(workspace, "image") == workspace.locked("//pay").expected
+    assert len(answer.lines) == 3
 
 
 # eif
@@ -286,7 +310,7 @@ def test_a_base_that_is_an_oci_layout_is_taken_by_the_digests_of_its_blobs(
     workspace.ok("cache", "--prune", "--older-than=0d")
     (workspace.root / "dist/pay/pay.eif").unlink()
     answer = workspace.run("build")
-    assert answer.code == 71
+    assert answer.code == 50
     assert "changed" in answer.err
     blob.write_bytes(LAYER)
     assert workspace.ok("build").pcrs() == expected
@@ -575,6 +599,23 @@ def test_a_key_of_another_certificate_leaves_no_image_file(workspace: Workspace)
     assert answer.code == 52
     assert not list((workspace.root / "dist/pay").glob("*.eif"))
     assert not list((workspace.root / "dist/pay").glob(".*"))
+
+
+def test_a_kill_while_signing_leaves_nothing_for_good(workspace: Workspace) -> None:
+    """The unsigned copy lies where the next build sweeps."""
+    signed(workspace)
+    program = """\
+import os, signal
+from cagebuild.nitro import attach
+attach.sign_file = lambda *given: os.kill(os.getpid(), signal.SIGKILL)
+from cagebuild.tasks import *
+"""
+    workspace.write("tasks.py", program)
+    assert workspace.process("build").code == -9
+    workspace.ok("build")
+    names = sorted(path.name for path in (workspace.root / "dist/pay").iterdir())
+    assert names == ["manifest.json", "measurements.json", "pay.eif"]
+    assert not list((workspace.store / "tmp").iterdir())
 
 
 def test_an_image_is_signed_by_eif_as_by_build(workspace: Workspace) -> None:
