@@ -326,7 +326,7 @@ def test_several_images_in_one_archive_have_to_be_told_apart(workspace: Workspac
     workspace.write("pay/cage.toml", '[base]\narchive = "base"\n')
     workspace.commit()
     answer = workspace.run("lock")
-    assert answer.code == 50
+    assert answer.code == 22
     assert "one" in answer.err
     assert "two" in answer.err
     workspace.write("pay/cage.toml", '[base]\narchive = { path = "base", name = "two" }\n')
@@ -464,7 +464,7 @@ def test_a_mirror_with_other_bytes_is_passed_over(
     assert answer.pcrs() == injected.locked("//pay").expected
     (tmp_path / "served" / name).unlink()
     answer = injected.run("build", "--explain", env={"XDG_CACHE_HOME": str(tmp_path / "empty2")})
-    assert answer.code == 71
+    assert answer.code in (50, 71)  # when the image is looked at, or when a step reads the blob
 
 
 def test_an_image_with_a_cage_folder_of_its_own_is_refused(
