@@ -66,7 +66,7 @@ class ArchivePin:
 
 
 def pin_archive(path: Path, *, name: str | None, architecture: Architecture) -> ArchivePin:
-    """Read which image a path holds; raises ImageError, UnsupportedError and OSError."""
+    """Read which image a path holds; raises as ``open_image`` does."""
     with tempfile.TemporaryDirectory(prefix="cagebuild-") as scratch:
         image = open_image(path, name=name, architecture=architecture, scratch=Path(scratch))
         return ArchivePin(

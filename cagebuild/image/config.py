@@ -7,21 +7,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, TypeVar
 
-from cagebuild.digest import Digest, InvalidDigestError
 from cagebuild.errors import ImageError
+from cagebuild.image.manifest import MAX_CONFIG, MAX_LAYERS
+from cagebuild.image.platform import Platform, read_platform
 from cagebuild.image.strictjson import Reader, load_object
 from cagebuild.step import canonical
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
-Architecture = Literal["x86_64", "aarch64"]
+    from cagebuild.digest import Digest
 
-OCI_ARCHITECTURE: Mapping[Architecture, str] = {"x86_64": "amd64", "aarch64": "arm64"}
-MAX_LAYERS = 500
-"""Docker's own limit is 128 or less; each is an open file here."""
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +58,17 @@ class ImageConfig:
     diff_ids: tuple[Digest, ...] = ()
     raw: Mapping[str, object] = field(default_factory=dict, compare=False, repr=False)
     """The document that it was read from, as it was; empty when it was made here."""
+
+    @property
+    def platform(self) -> Platform:
+        """What the image runs on."""
+        return Platform(os=self.os, architecture=self.architecture, variant=self.variant or "")
+
+    def with_diff_ids(self, layers: Sequence[T], label: str) -> list[tuple[T, Digest]]:
+        """Each of the manifest's layers with its diff id; ImageError when one has none."""
+        if len(self.diff_ids) != len(layers):
+            Reader(label).fail(f"it has {len(self.diff_ids)} diff ids for {len(layers)} layers")
+        return list(zip(layers, self.diff_ids, strict=True))
 
     def argv(self) -> tuple[str, ...]:
         """What Docker would run: the entrypoint, then the command."""
@@ -108,15 +118,15 @@ def rfc3339(seconds: int) -> str:
 
 def parse_config(data: bytes, label: str) -> ImageConfig:
     """Read a config. ``label`` names it in the ImageError for anything of a wrong type."""
-    document = load_object(data, label)
+    document = load_object(data, label, MAX_CONFIG)
     read = Reader(label)
     run = read.optional(document.get("config"), "config", read.mapping) or {}
     rootfs = read.mapping(document.get("rootfs"), "rootfs")
     if rootfs.get("type") != "layers":
         read.fail("rootfs.type must be 'layers'")
-    diff_ids = read.texts(rootfs.get("diff_ids") or [], "rootfs.diff_ids")
-    if len(diff_ids) > MAX_LAYERS:
-        read.fail(f"it has {len(diff_ids)} layers, more than {MAX_LAYERS}")
+    given_ids = rootfs.get("diff_ids")
+    diff_ids = read.sequence([] if given_ids is None else given_ids, "rootfs.diff_ids", MAX_LAYERS)
+    platform = read_platform(read, document)
 
     def text(key: str) -> str:
         return read.optional(run.get(key), f"config.{key}", read.text) or ""
@@ -126,9 +136,9 @@ def parse_config(data: bytes, label: str) -> ImageConfig:
         return tuple(sorted(read.text(name, f"a key of config.{key}") for name in given))
 
     return ImageConfig(
-        architecture=read.text(document.get("architecture"), "architecture"),
-        os=read.text(document.get("os"), "os"),
-        variant=read.optional(document.get("variant"), "variant", read.text) or None,
+        architecture=platform.architecture,
+        os=platform.os,
+        variant=platform.variant or None,
         env=read.optional(run.get("Env"), "config.Env", read.texts) or (),
         entrypoint=_words(read, run.get("Entrypoint"), "config.Entrypoint"),
         cmd=_words(read, run.get("Cmd"), "config.Cmd"),
@@ -140,22 +150,10 @@ def parse_config(data: bytes, label: str) -> ImageConfig:
         healthcheck=_healthcheck(read, run.get("Healthcheck")),
         labels=read.optional(run.get("Labels"), "config.Labels", read.text_map) or {},
         diff_ids=tuple(
-            parse_digest(read, text, f"rootfs.diff_ids[{at}]") for at, text in enumerate(diff_ids)
+            read.digest(text, f"rootfs.diff_ids[{at}]") for at, text in enumerate(diff_ids)
         ),
         raw=document,
     )
-
-
-def parse_digest(read: Reader, value: object, where: str) -> Digest:
-    """A SHA-256 digest in text form; engines write no other."""
-    text = read.text(value, where)
-    try:
-        digest = Digest.parse(text)
-    except InvalidDigestError:
-        read.fail(f"{where} must be a digest, not {text[:100]!r}")
-    if digest.algorithm != "sha256":
-        read.fail(f"{where} must be a sha256 digest, not {digest.algorithm}")
-    return digest
 
 
 def _words(read: Reader, value: object, where: str) -> tuple[str, ...] | None:

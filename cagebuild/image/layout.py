@@ -14,27 +14,29 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Protocol
 
 from cagebuild.digest import Digest
-from cagebuild.errors import ImageError
+from cagebuild.errors import ImageError, ResolveError
+from cagebuild.image.choice import only_image, same_name
 from cagebuild.image.compression import Limits, detect, unpack
-from cagebuild.image.config import OCI_ARCHITECTURE, ImageConfig, parse_config
+from cagebuild.image.config import ImageConfig, parse_config
 from cagebuild.image.layers import components
 from cagebuild.image.manifest import (
     INDEXES,
+    MAX_CONFIG,
+    MAX_MANIFEST,
     OCI_LAYER,
     Descriptor,
-    Platform,
-    choose,
+    Index,
     parse_index,
     parse_manifest,
-    same_name,
 )
-from cagebuild.image.strictjson import MAX_JSON, Reader, load, load_object
+from cagebuild.image.strictjson import Reader, load, load_object
 from cagebuild.image.tar import read_tar
 from cagebuild.image.tarfields import shown
 from cagebuild.image.tree import Kind, Region
 
 if TYPE_CHECKING:
-    from cagebuild.image.config import Architecture
+    from cagebuild.config.model import Architecture
+    from cagebuild.image.platform import Platform
 
 _MAX_FILES = 100_000
 _MAX_LINKS = 10
@@ -160,7 +162,8 @@ def open_image(
 
     ``path`` is a folder or a tar file, which may be compressed; it is then unpacked into
     ``scratch``, where the file must stay as long as the image is used. Layers are checked when they
-    are opened. Raises ImageError, UnsupportedError, and OSError when it can't be read.
+    are opened. Raises ResolveError when it has no such image or several, ImageError,
+    UnsupportedError, and OSError when it can't be read.
     """
     label = str(path)
     files = _files(path, scratch, label)
@@ -205,11 +208,11 @@ def _parts(name: str) -> list[str]:
     return [part.decode() for part in components(name.encode())]
 
 
-def _small(region: Region | None, label: str) -> bytes:
+def _small(region: Region | None, label: str, most: int = MAX_MANIFEST) -> bytes:
     if region is None:
         raise ImageError(f"{label} is not there", hint=_HINT)
-    if region.size > MAX_JSON:
-        raise ImageError(f"{label} has {region.size} bytes, more than {MAX_JSON}", hint=_HINT)
+    if region.size > most:
+        raise ImageError(f"{label} has {region.size} bytes, more than {most}", hint=_HINT)
     return b"".join(region.chunks())
 
 
@@ -222,34 +225,33 @@ class _Layout:
 
     def image(self, name: str | None, architecture: Architecture) -> Image:
         label = self._label
-        version = load_object(_small(self._files.get("oci-layout"), f"{label}, oci-layout"), label)
+        data = _small(self._files.get("oci-layout"), f"{label}, oci-layout")
+        version = load_object(data, label, MAX_MANIFEST)
         if version.get("imageLayoutVersion") != "1.0.0":
             Reader(label).fail("imageLayoutVersion must be '1.0.0'")
         data = _small(self._files.get("index.json"), f"{label}, index.json")
         index = parse_index(data, f"{label}, index.json")
-        chosen = choose(
-            index,
-            name=name,
-            architecture=architecture,
-            label=label,
-            fetch=self._document,
-            platform_of=self._platform,
-        )
+        chosen = only_image(index, architecture, label, self, name)
         image = self._read(chosen.descriptor, chosen.names[-1] if chosen.names else "")
-        _check_platform(image.config, architecture, image.name or label)
+        image.config.platform.require(architecture, image.name or label)
         self._check_manifest_json(index, image)
         return image
 
+    def index(self, descriptor: Descriptor) -> Index:
+        """See ``choice.Documents``."""
+        label = f"{self._label}, index {descriptor.digest}"
+        return parse_index(self._document(descriptor), label, descriptor.media_type)
+
+    def platform(self, descriptor: Descriptor) -> Platform:
+        """See ``choice.Documents``."""
+        return self._read(descriptor, "").config.platform
+
     def _read(self, descriptor: Descriptor, name: str) -> Image:
         label = f"{self._label}, manifest {descriptor.digest}"
-        manifest = parse_manifest(self._document(descriptor), label)
+        manifest = parse_manifest(self._document(descriptor), label, descriptor.media_type)
         label = f"{self._label}, config {manifest.config.digest}"
         config = parse_config(self._document(manifest.config), label)
-        if len(config.diff_ids) != len(manifest.layers):
-            Reader(label).fail(
-                f"it has {len(config.diff_ids)} diff ids for {len(manifest.layers)} layers"
-            )
-        layers = zip(manifest.layers, config.diff_ids, strict=True)
+        layers = config.with_diff_ids(manifest.layers, label)
         return Image(
             name=name,
             config=config,
@@ -270,6 +272,11 @@ class _Layout:
 
     def _blob(self, descriptor: Descriptor) -> Region:
         digest = descriptor.digest
+        if digest.algorithm != "sha256":
+            raise ImageError(
+                f"{self._label}: the blob {digest} must have a sha256 digest",
+                hint="engines write no other into layouts; export the image with one",
+            )
         region = self._files.get(f"blobs/{digest.algorithm}/{digest.hex}")
         if region is None:
             raise ImageError(
@@ -285,25 +292,22 @@ class _Layout:
 
     def _document(self, descriptor: Descriptor) -> bytes:
         label = f"{self._label}, blob {descriptor.digest}"
-        data = _small(self._blob(descriptor), label)
+        data = _small(self._blob(descriptor), label, MAX_CONFIG)
         found = Digest.of(data)
         if found != descriptor.digest:
             raise ImageError(f"{label}: its digest is {found}", hint=_HINT)
         return data
 
-    def _platform(self, descriptor: Descriptor) -> Platform:
-        config = self._read(descriptor, "").config
-        return Platform(os=config.os, architecture=config.architecture, variant=config.variant)
-
-    def _check_manifest_json(self, index: tuple[Descriptor, ...], image: Image) -> None:
+    def _check_manifest_json(self, index: Index, image: Image) -> None:
         """Docker's two stores read one of the two files each: they have to mean one image."""
         region = self._files.get("manifest.json")
-        plain = [one for one in index if not one.attestation]
+        plain = [entry.descriptor for entry in index.entries if not entry.about]
         if region is None or len(plain) != 1 or plain[0].media_type in INDEXES:
             return
         items = _manifest_json(region, self._label)
         if len(items) == 1:
-            data = _small(self._files.get(items[0].config), f"{self._label}, {items[0].config}")
+            label = f"{self._label}, {items[0].config}"
+            data = _small(self._files.get(items[0].config), label, MAX_CONFIG)
             if Digest.of(data) != image.config_digest:
                 raise ImageError(
                     f"{self._label}: index.json and manifest.json name different images",
@@ -321,7 +325,7 @@ class _Item:
 def _manifest_json(region: Region | None, label: str) -> list[_Item]:
     label = f"{label}, manifest.json"
     read = Reader(label)
-    items = read.sequence(load(_small(region, label), label), "the document")
+    items = read.sequence(load(_small(region, label), label, MAX_MANIFEST), "the document")
     result = []
     for at, value in enumerate(items):
         item = read.mapping(value, f"[{at}]")
@@ -344,25 +348,21 @@ def _docker_archive(
     ]
     if len(fitting) != 1:
         listed = "".join(f"\n  {', '.join(item.tags) or item.config}" for item in items[:20])
-        raise ImageError(
+        raise ResolveError(
             f"{label} has {len(fitting) or 'no'} images"
             f"{f' with the name {name!r}' if name else ''}; it has:{listed or ' none at all'}",
             hint="name one of them",
         )
     item = fitting[0]
-    data = _small(files.get(item.config), f"{label}, {item.config}")
+    data = _small(files.get(item.config), f"{label}, {item.config}", MAX_CONFIG)
     digest = Digest.of(data)
     stem = item.config.rpartition("/")[2].removesuffix(".json")
     if len(stem) == 64 and stem != digest.hex:
         raise ImageError(f"{label}: the digest of {item.config} is {digest}", hint=_HINT)
     config = parse_config(data, f"{label}, {item.config}")
-    _check_platform(config, architecture, name or label)
-    if len(config.diff_ids) != len(item.layers):
-        Reader(f"{label}, {item.config}").fail(
-            f"it has {len(config.diff_ids)} diff ids for {len(item.layers)} layers"
-        )
+    config.platform.require(architecture, name or label)
     layers = []
-    for path, diff_id in zip(item.layers, config.diff_ids, strict=True):
+    for path, diff_id in config.with_diff_ids(item.layers, f"{label}, {item.config}"):
         region = files.get(path)
         if region is None:
             raise ImageError(f"{label}: the layer {path} is not there", hint=_HINT)
@@ -383,12 +383,3 @@ def _docker_archive(
         manifest_digest=None,
         layers=tuple(layers),
     )
-
-
-def _check_platform(config: ImageConfig, architecture: Architecture, name: str) -> None:
-    if (config.os, config.architecture) != ("linux", OCI_ARCHITECTURE[architecture]):
-        raise ImageError(
-            f"{name} is an image for {config.os}/{config.architecture}, "
-            f"not for linux/{OCI_ARCHITECTURE[architecture]}",
-            hint="choose the enclave's architecture, or an image that was built for it",
-        )

@@ -10,15 +10,15 @@ from cagebuild.errors import DigestMismatchError, FetchError, ImageError, LockEr
 from cagebuild.fetch.download import download_from, persist
 from cagebuild.fetch.failure import DEFAULT_POLICY, Failure, Policy
 from cagebuild.fetch.registry import BlobLocation, RegistryClient
-from cagebuild.image.documents import (
+from cagebuild.image.choice import first_image
+from cagebuild.image.config import ImageConfig, parse_config
+from cagebuild.image.manifest import (
     INDEXES,
     MANIFESTS,
-    MAX_DOCUMENT,
+    MAX_MANIFEST,
     Descriptor,
-    ImageConfig,
     Index,
     Manifest,
-    parse_config,
     parse_document,
 )
 from cagebuild.image.reference import Reference
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from cagebuild.config.model import Architecture
+    from cagebuild.image.platform import Platform
 
 _ACCEPT = {"Accept": ", ".join(sorted(INDEXES | MANIFESTS))}
 
@@ -107,21 +108,25 @@ def resolve(
     parsed = Reference.parse(reference)
     with RegistryClient(parsed.registry, parsed.repository, policy) as client:
         reader = _Reader(client, parsed, policy)
-        digest, document = reader.manifest(parsed.manifest, parsed.digest)
+        digest, document = reader.document(parsed.manifest, parsed.digest)
         index = None
         if isinstance(document, Index):
-            chosen = document.choose(architecture, str(parsed))
             index = digest
-            digest, document = reader.manifest(str(chosen.digest), chosen.digest, chosen)
-        if isinstance(document, Index):
-            raise ImageError(f"{parsed}: an index in an index")
+            chosen = first_image(document, architecture, str(parsed), reader).descriptor
+            digest, document = chosen.digest, reader.manifest(chosen)
         config = reader.config(document.config)
+    config.platform.require(architecture, str(parsed))
     return ImagePin(
         reference=reference,
         index=index,
         manifest=digest,
         config=document.config,
-        layers=_layers(parsed, document, config, architecture),
+        layers=tuple(
+            LayerPin(
+                media_type=layer.media_type, digest=layer.digest, size=layer.size, diff_id=diff_id
+            )
+            for layer, diff_id in config.with_diff_ids(document.layers, f"{parsed}: config")
+        ),
     )
 
 
@@ -157,11 +162,29 @@ class _Reader:
         self._reference = reference
         self._policy = policy
 
-    def manifest(
+    def index(self, descriptor: Descriptor) -> Index:
+        """See ``choice.Documents``."""
+        _, document = self.document(str(descriptor.digest), descriptor.digest, descriptor)
+        if not isinstance(document, Index):
+            raise TypeError(f"not the descriptor of an index: {descriptor}")
+        return document
+
+    def platform(self, descriptor: Descriptor) -> Platform:
+        """See ``choice.Documents``."""
+        return self.config(self.manifest(descriptor).config).platform
+
+    def manifest(self, descriptor: Descriptor) -> Manifest:
+        """The manifest that an index leads to."""
+        _, document = self.document(str(descriptor.digest), descriptor.digest, descriptor)
+        if not isinstance(document, Manifest):
+            raise TypeError(f"not the descriptor of a manifest: {descriptor}")
+        return document
+
+    def document(
         self, name: str, expected: Digest | None, announced: Descriptor | None = None
     ) -> tuple[Digest, Index | Manifest]:
         """An index or manifest by tag or digest, with the digest of its bytes."""
-        data, headers = self._get(f"manifests/{name}", MAX_DOCUMENT, _ACCEPT)
+        data, headers = self._get(f"manifests/{name}", MAX_MANIFEST, _ACCEPT)
         said = headers["Docker-Content-Digest"]
         digest = Digest.of(data, expected.algorithm if expected else "sha256")
         self._check(digest, str(expected or digest))
@@ -175,7 +198,7 @@ class _Reader:
             media_type,
         ):
             raise ImageError(f"{self._reference}: {name} is not as the index announces it")
-        return digest, parse_document(data, media_type, str(self._reference))
+        return digest, parse_document(data, str(self._reference), media_type)
 
     def config(self, descriptor: Descriptor) -> ImageConfig:
         """The image's config."""
@@ -213,25 +236,6 @@ class _Reader:
                 f"{self._reference}: the registry sent {got}, expected {expected[:150]!r}",
                 hint="do not trust this registry, or what is between it and this machine",
             )
-
-
-def _layers(
-    reference: Reference, manifest: Manifest, config: ImageConfig, architecture: Architecture
-) -> tuple[LayerPin, ...]:
-    """The layers with their diff ids, once the config is the one of such an image."""
-    if not config.platform.suits(architecture):
-        raise ResolveError(
-            f"{reference} is for {config.platform}, and the cage for {architecture}",
-            hint="name an image for that architecture, or change enclave.architecture",
-        )
-    if len(config.diff_ids) != len(manifest.layers):
-        raise ImageError(
-            f"{reference}: {len(manifest.layers)} layers, but {len(config.diff_ids)} diff ids"
-        )
-    return tuple(
-        LayerPin(media_type=layer.media_type, digest=layer.digest, size=layer.size, diff_id=diff_id)
-        for layer, diff_id in zip(manifest.layers, config.diff_ids, strict=True)
-    )
 
 
 def _descriptor_json(pin: Descriptor | LayerPin) -> dict[str, Any]:

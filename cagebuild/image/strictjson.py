@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, NoReturn, TypeVar
 
+from cagebuild.digest import Digest, InvalidDigestError
 from cagebuild.errors import ImageError
 
 if TYPE_CHECKING:
@@ -12,17 +13,15 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-MAX_JSON = 4 << 20
-"""Bytes of a manifest or config, as registries and engines limit them."""
 
+def load(data: bytes, label: str, most: int) -> object:
+    """Parse JSON of at most so many bytes.
 
-def load(data: bytes, label: str) -> object:
-    """Parse JSON. Refused: keys given twice, numbers that aren't finite, bad or cut text.
-
-    ``label`` names the document in the ImageError.
+    Refused: keys given twice, numbers that aren't finite, bad or cut text. ``label`` names the
+    document in the ImageError.
     """
-    if len(data) > MAX_JSON:
-        raise _error(label, f"it has {len(data)} bytes, more than {MAX_JSON}")
+    if len(data) > most:
+        raise _error(label, f"it has {len(data)} bytes, more than {most}")
     try:
         return json.loads(
             data.decode("utf-8"), object_pairs_hook=_object, parse_constant=_no_constant
@@ -33,9 +32,9 @@ def load(data: bytes, label: str) -> object:
         raise _error(label, f"it is not valid JSON ({str(error)[:200]})") from error
 
 
-def load_object(data: bytes, label: str) -> dict[str, object]:
-    """Parse a JSON object."""
-    return Reader(label).mapping(load(data, label), "the document")
+def load_object(data: bytes, label: str, most: int) -> dict[str, object]:
+    """Parse a JSON object; see ``load``."""
+    return Reader(label).mapping(load(data, label, most), "the document")
 
 
 def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
@@ -52,7 +51,7 @@ def _no_constant(name: str) -> NoReturn:
 def _error(label: str, what: str) -> ImageError:
     return ImageError(
         f"{label}: {what}",
-        hint="the image is damaged, or not of the kind that engines write; export it again",
+        hint="the image is damaged, or not of the kind that engines write; make it again",
     )
 
 
@@ -72,10 +71,12 @@ class Reader:
             self.fail(f"{where} must be an object")
         return value
 
-    def sequence(self, value: object, where: str) -> list[object]:
-        """A list."""
+    def sequence(self, value: object, where: str, most: int | None = None) -> list[object]:
+        """A list, of no more than so many entries."""
         if not isinstance(value, list):
             self.fail(f"{where} must be a list")
+        if most is not None and len(value) > most:
+            self.fail(f"{where} has {len(value)} entries, more than {most}")
         return value
 
     def integer(self, value: object, where: str) -> int:
@@ -96,6 +97,19 @@ class Reader:
             self.fail(f"{where} has a NUL")
         return value
 
+    def digest(
+        self, value: object, where: str, algorithms: tuple[str, ...] = ("sha256",)
+    ) -> Digest:
+        """A digest in text form, of one of the algorithms."""
+        text = self.text(value, where)
+        try:
+            digest = Digest.parse(text)
+        except InvalidDigestError:
+            self.fail(f"{where} must be a digest, not {text[:100]!r}")
+        if digest.algorithm not in algorithms:
+            self.fail(f"{where} must be a {' or '.join(algorithms)} digest, not {digest.algorithm}")
+        return digest
+
     def optional(self, value: object, where: str, read: Callable[[object, str], T]) -> T | None:
         """None for a key that is missing or null."""
         return None if value is None else read(value, where)
@@ -109,6 +123,6 @@ class Reader:
         """An object whose values are strings."""
         items = self.mapping(value, where).items()
         return {
-            self.text(key, f"a key of {where}"): self.text(item, f"{where}.{key}")
+            self.text(key, f"a key of {where}"): self.text(item, f"{where}.{key[:100]}")
             for key, item in sorted(items)
         }

@@ -65,7 +65,7 @@ def convert(
 
     Compressed layers are unpacked into a temporary folder inside ``scratch`` (the system's own when
     None). The warnings say what the ramdisk cannot hold, and where Docker would run something else.
-    Raises ImageError, EifError, SigningError, UnsupportedError.
+    Raises ResolveError, ImageError, EifError, SigningError, UnsupportedError.
     """
     with tempfile.TemporaryDirectory(prefix="cagebuild-", dir=scratch) as folder:
         image = _open(conversion, Path(folder))

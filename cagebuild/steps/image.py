@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 from cagebuild.errors import ImageError
 from cagebuild.image import users
-from cagebuild.image.config import OCI_ARCHITECTURE, ImageConfig, parse_config
+from cagebuild.image.config import ImageConfig, parse_config
+from cagebuild.image.platform import OCI_ARCHITECTURE
 from cagebuild.image.tarwriter import TarWriter
 from cagebuild.image.tree import Kind, Node, Region
 from cagebuild.nitro.container import resolve

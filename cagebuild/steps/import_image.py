@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def run(context: StepContext) -> None:
-    """Run the step; raises ImageError and UnsupportedError."""
+    """Run the step; raises ResolveError, ImageError and UnsupportedError."""
     params = context.params
     image = open_image(
         context.inputs["archive"],

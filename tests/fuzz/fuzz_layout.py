@@ -1,7 +1,7 @@
 """Fuzz the readers of image documents: layouts, indexes, manifests, configs.
 
 Run as a script, with libFuzzer's flags: ``python tests/fuzz/fuzz_layout.py -max_total_time=60``.
-Only ImageError and UnsupportedError may escape.
+Only ImageError, ResolveError and UnsupportedError may escape.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import atheris  # type: ignore[import-untyped]
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 with atheris.instrument_imports(include=["cagebuild.image"]):
-    from cagebuild.errors import ImageError, UnsupportedError
+    from cagebuild.errors import ImageError, ResolveError, UnsupportedError
     from cagebuild.image.config import parse_config
     from cagebuild.image.layout import open_image
     from cagebuild.image.manifest import parse_index, parse_manifest
@@ -39,7 +39,7 @@ def one_input(data: bytes) -> None:
     if not data:
         return
     kind, rest = data[0] % 5, data[1:]
-    with contextlib.suppress(ImageError, UnsupportedError):
+    with contextlib.suppress(ImageError, ResolveError, UnsupportedError):
         match kind:
             case 0:
                 parse_index(rest, "fuzz")

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from cagebuild.digest import Digest
 from cagebuild.errors import CageError, ImageError, ResolveError
-from cagebuild.image.documents import OCI_INDEX, OCI_MANIFEST, parse_config, parse_document
+from cagebuild.image.config import parse_config
+from cagebuild.image.manifest import OCI_INDEX, OCI_MANIFEST, parse_document
 from cagebuild.steps import fetch, unpack
 from tests.support.http_server import faulty_server
 from tests.support.registry import digest_of, example_image, example_index, layer_tar
@@ -119,7 +120,7 @@ def test_whatever_a_registry_sends_is_read_or_refused(
         data = json.dumps(one).encode()
         for media_type in (OCI_MANIFEST, OCI_INDEX):
             with contextlib.suppress(CageError):
-                parse_document(data, media_type, "an image")
+                parse_document(data, "an image", media_type)
         with contextlib.suppress(CageError):
             parse_config(data, "a config")
 
@@ -127,4 +128,4 @@ def test_whatever_a_registry_sends_is_read_or_refused(
 @given(st.binary(max_size=200))
 def test_whatever_bytes_a_registry_sends_are_refused(data: bytes) -> None:
     with pytest.raises(CageError):
-        parse_document(data, OCI_MANIFEST, "an image")
+        parse_document(data, "an image", OCI_MANIFEST)

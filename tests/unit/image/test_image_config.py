@@ -112,16 +112,20 @@ def test_wrong_types(run: dict[str, object], reason: str) -> None:
     ("change", "reason"),
     [
         ({"architecture": None}, "architecture must be a string"),
+        ({"architecture": "x" * 100_000}, "architecture must be a word"),
         ({"os": 1}, "os must be a string"),
+        ({"os": "\x1b[2J"}, "os must be a word"),
+        ({"variant": ["v8"]}, "variant must be a string"),
         ({"config": []}, "config must be an object"),
         ({"rootfs": None}, "rootfs must be an object"),
         ({"rootfs": {"type": "other"}}, "rootfs.type"),
+        ({"rootfs": {"type": "layers", "diff_ids": 7}}, "diff_ids must be a list"),
         ({"rootfs": {"type": "layers", "diff_ids": ["x"]}}, "must be a digest, not 'x'"),
         (
             {"rootfs": {"type": "layers", "diff_ids": ["sha512:" + "a" * 128]}},
             "must be a sha256 digest",
         ),
-        ({"rootfs": {"type": "layers", "diff_ids": ["x"] * 1001}}, "1001 layers"),
+        ({"rootfs": {"type": "layers", "diff_ids": ["x"] * 1001}}, "1001 entries"),
     ],
 )
 def test_wrong_documents(change: dict[str, object], reason: str) -> None:

@@ -11,7 +11,7 @@ import pytest
 import zstandard
 
 from cagebuild.digest import Digest
-from cagebuild.errors import ImageError, UnsupportedError
+from cagebuild.errors import ImageError, ResolveError, UnsupportedError
 from cagebuild.image.layers import Layer, flatten
 from cagebuild.image.layout import Image, open_image
 from cagebuild.image.tree import walk
@@ -197,12 +197,12 @@ def test_a_name_chooses_and_the_error_lists_what_there_is(tmp_path: Path) -> Non
     files.layout(named(files.image(ONE), "one"), named(files.image(TWO), "two"))
     path = files.folder(tmp_path / "layout")
     assert _names(_open(path, tmp_path / "scratch", name="two"), tmp_path) == [b"b"]
-    with pytest.raises(ImageError, match=r"more than one image .*\n  one .*\n  two ") as caught:
+    with pytest.raises(ResolveError, match=r"more than one image .*\n  one .*\n  two ") as caught:
         _open(path, tmp_path / "scratch")
     assert caught.value.hint == "name one of them"
-    with pytest.raises(ImageError, match=r"no image 'three' .*\n  one .*linux/amd64"):
+    with pytest.raises(ResolveError, match=r"no image 'three' .*\n  one .*linux/amd64"):
         _open(path, tmp_path / "scratch", name="three")
-    with pytest.raises(ImageError, match="no image linux/arm64"):
+    with pytest.raises(ResolveError, match="no image for linux/arm64"):
         _open(path, tmp_path / "scratch", architecture="aarch64")
 
 
@@ -216,9 +216,9 @@ def test_a_docker_archive_of_several_images_wants_a_name(tmp_path: Path) -> None
     both[f"{0:064x}/layer.tar"] = TWO
     path = Files(both).folder(tmp_path / "archive")
     assert _names(_open(path, tmp_path / "scratch", name="b:1"), tmp_path) == [b"b"]
-    with pytest.raises(ImageError, match=r"2 images.*\n  a:1\n  b:1"):
+    with pytest.raises(ResolveError, match=r"2 images.*\n  a:1\n  b:1"):
         _open(path, tmp_path / "scratch")
-    with pytest.raises(ImageError, match=r"no images with the name 'c'"):
+    with pytest.raises(ResolveError, match=r"no images with the name 'c'"):
         _open(path, tmp_path / "scratch", name="c")
 
 
@@ -304,7 +304,39 @@ def test_layers_and_diff_ids_that_do_not_match(tmp_path: Path) -> None:
 def test_an_image_for_another_architecture_than_its_descriptor_says(tmp_path: Path) -> None:
     files = Files()
     files.layout({**files.image(ONE, architecture="arm64"), "platform": platform("amd64")})
-    _refused(files, tmp_path, "linux/arm64, not for linux/amd64")
+    path = files.folder(tmp_path / "layout")
+    with pytest.raises(ResolveError, match="linux/arm64, not for linux/amd64"):
+        _open(path, tmp_path / "scratch")
+
+
+def test_an_image_for_newer_processors_than_every_host_has(tmp_path: Path) -> None:
+    files = Files()
+    files.layout({**files.image(ONE), "platform": platform("amd64", "v3")})
+    with pytest.raises(ResolveError, match=r"no image for linux/amd64; it has:\n.*amd64/v3"):
+        _open(files.folder(tmp_path / "layout"), tmp_path / "scratch")
+
+
+def test_a_blob_by_another_digest_than_layouts_have(tmp_path: Path) -> None:
+    files = Files()
+    descriptor = files.image(ONE)
+    data = files.files["blobs/sha256/" + str(descriptor["digest"])[7:]]
+    files.layout({**descriptor, "digest": str(Digest.of(data, "sha512"))})
+    _refused(files, tmp_path, "must have a sha256 digest")
+
+
+def test_a_manifest_of_another_kind_than_its_descriptor_says(tmp_path: Path) -> None:
+    files = _layout(ONE)
+    data = files.files[_blob(files, b'"schemaVersion"')]
+    said = data[:-1] + b', "mediaType": "%s"}' % (OCI + "manifest.v1+json").encode()
+    other = "application/vnd.docker.distribution.manifest.v2+json"
+    _refused(files.layout(files.blob(said, other)), tmp_path, "but came as")
+
+
+def test_a_layout_of_schema_1(tmp_path: Path) -> None:
+    files = _layout(ONE)
+    files.files["index.json"] = b'{"schemaVersion":1,"manifests":[]}'
+    with pytest.raises(UnsupportedError, match="schema 1"):
+        _open(files.folder(tmp_path / "layout"), tmp_path / "scratch")
 
 
 def test_indexes_that_go_on_for_ever(tmp_path: Path) -> None:
@@ -323,7 +355,11 @@ def test_a_manifest_that_is_an_index_too(tmp_path: Path) -> None:
     files.image(ONE)
     data = files.files[_blob(files, b'"schemaVersion"')]
     both = data[:-1] + b', "manifests": []}'
-    _refused(files.layout(files.blob(both, OCI + "manifest.v1+json")), tmp_path, "not what its")
+    _refused(
+        files.layout(files.blob(both, OCI + "manifest.v1+json")),
+        tmp_path,
+        "an index and a manifest at once",
+    )
 
 
 @pytest.mark.parametrize(
@@ -331,11 +367,14 @@ def test_a_manifest_that_is_an_index_too(tmp_path: Path) -> None:
     [
         (b"", "not valid JSON"),
         (b"[]", "must be an object"),
-        (b'{"schemaVersion":1,"manifests":[]}', "schemaVersion"),
+        (b'{"schemaVersion":3,"manifests":[]}', "schemaVersion must be 2"),
         (b'{"schemaVersion":2}', "manifests must be a list"),
         (b'{"schemaVersion":2,"manifests":[],"manifests":[]}', "given twice"),
         (b'{"schemaVersion":2,"manifests":[{}]}', "mediaType must be a string"),
-        (b'{"schemaVersion":2,"manifests":[{"mediaType":"x","digest":"md5:0"}]}', "a digest"),
+        (
+            b'{"schemaVersion":2,"manifests":[{"mediaType":"x","digest":"md5:0","size":1}]}',
+            "a digest",
+        ),
         (b"[" * 100_000, "nested too deeply|not valid"),
         (b'{"schemaVersion":NaN}', "not JSON"),
         (b'{"a":"\xff"}', "not valid JSON"),
