@@ -50,6 +50,14 @@ def wait_for(log: Path, lines: int) -> None:
         time.sleep(0.01)
 
 
+def wait_for_results(store: Path, count: int) -> None:
+    """Until so many steps are done, not only begun."""
+    end = time.monotonic() + 60
+    while len(list((store / "results").rglob("*/*"))) < count:
+        assert time.monotonic() < end, "the step that should be over is not"
+        time.sleep(0.01)
+
+
 @pytest.fixture(scope="module")
 def expected(tmp_path_factory: pytest.TempPathFactory) -> str:
     """What an undisturbed build comes to."""
@@ -103,6 +111,7 @@ def test_an_interrupt_stops_cleanly(tmp_path: Path, number: signal.Signals) -> N
     store, log = tmp_path / "store", tmp_path / "log"
     process = start(store, log, "shape=slow", "seconds=60", "jobs=3")
     wait_for(log, 3)
+    wait_for_results(store, 1)
     process.send_signal(number)
     out, err = process.communicate(timeout=30)
     assert process.returncode == 130, err
@@ -140,6 +149,7 @@ def test_what_was_finished_before_an_interrupt_is_kept(tmp_path: Path) -> None:
     store, log = tmp_path / "store", tmp_path / "log"
     process = start(store, log, "shape=slow", "seconds=60", "jobs=3")
     wait_for(log, 3)
+    wait_for_results(store, 1)
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=30)
     again = start(store, log, "shape=slow", "seconds=60", "jobs=3")
