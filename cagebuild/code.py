@@ -8,7 +8,7 @@ from pathlib import Path
 
 _PACKAGE = Path(__file__).parent
 
-MAKES_OUTPUTS = ("debian", "image", "nitro", "steps", "digest.py", "runtime")
+MAKES_OUTPUTS = ("debian", "image", "nitro", "steps", "digest.py", "files.py", "runtime")
 """All that the code of a step may import, but for fetching, whose results are checked by digest."""
 
 

@@ -7,16 +7,16 @@ directory, times as the tree has them. Formats: OCI image-spec image-layout.md; 
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from tempfile import mkdtemp, mkstemp
+from tempfile import mkdtemp
 from typing import TYPE_CHECKING, BinaryIO, Literal, assert_never
 
 from cagebuild.digest import Digest
 from cagebuild.errors import ImageError
+from cagebuild.files import replacing
 from cagebuild.image.manifest import OCI_CONFIG, OCI_INDEX, OCI_LAYER, OCI_MANIFEST
 from cagebuild.image.tarfields import BLOCK
 from cagebuild.image.tarwriter import TarWriter, file_header, write_tree
@@ -87,7 +87,7 @@ def export(
             with _new_folder(path) as folder:
                 return _write_folder(root, config, folder, name, epoch)
         case "oci-archive" | "docker-archive":
-            with _new_file(path) as out:
+            with replacing(path) as out:
                 return _write_archive(root, config, out, form, name, epoch)
         case _:
             assert_never(form)
@@ -184,22 +184,6 @@ def _exported(layer: Digest, documents: tuple[bytes, bytes, bytes]) -> Exported:
 
 def _blob(digest: Digest) -> bytes:
     return f"blobs/sha256/{digest.hex}".encode()
-
-
-@contextmanager
-def _new_file(path: Path) -> Iterator[BinaryIO]:
-    """A file that takes the place of ``path`` once it is whole."""
-    descriptor, name = mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(descriptor, "wb") as out:
-            yield out
-            out.flush()
-            os.fsync(descriptor)
-        Path(name).chmod(0o644)
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
 
 
 @contextmanager

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 import stat
 from typing import TYPE_CHECKING
 
 from cagebuild.errors import EifError
+from cagebuild.files import replacing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,22 +27,14 @@ def new_file(path: Path) -> Iterator[int]:
         target = path.resolve()
         if target.exists() and not stat.S_ISREG(target.stat().st_mode):
             raise EifError(f"{path} is not a regular file", hint="name a new file to write to")
-        temporary = target.with_name(f".{target.name[:100]}.{secrets.token_hex(8)}.tmp")
-        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-        descriptor = os.open(temporary, flags, 0o666)
+        with replacing(target, 0o666) as stream:
+            yield stream.fileno()
     except OSError as error:
-        raise _cannot_write(path, error) from error
-    try:
-        try:
-            yield descriptor
-        finally:
-            os.close(descriptor)
-        temporary.replace(target)
-    except BaseException as error:
-        temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError):
-            raise _cannot_write(path, error) from error
-        raise
+        raise EifError(
+            f"cannot write {path}: {error.strerror or error}",
+            hint="check that the folder exists, that you may write to it, and that the disk has "
+            "room",
+        ) from error
 
 
 def write_all(descriptor: int, data: bytes) -> None:
@@ -50,10 +42,3 @@ def write_all(descriptor: int, data: bytes) -> None:
     view = memoryview(data)
     while view:
         view = view[os.write(descriptor, view) :]
-
-
-def _cannot_write(path: Path, error: OSError) -> EifError:
-    return EifError(
-        f"cannot write {path}: {error.strerror or error}",
-        hint="check that the folder exists, that you may write to it, and that the disk has room",
-    )

@@ -26,7 +26,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from cagebuild.errors import StoreError
-from cagebuild.files import replacing, write_atomically
+from cagebuild.files import left_behind, replacing, write_atomically
 from cagebuild.store.records import Result, Run, tag_of
 
 if TYPE_CHECKING:
@@ -228,6 +228,7 @@ class Store:
         again) or StoreError. A copy, not a link: who changes it must not change the store.
         """
         try:
+            target.parent.mkdir(parents=True, exist_ok=True)
             _remove_stale(target)
             with replacing(target, mode) as stream, self._opened(blob) as descriptor:
                 for chunk in self._checked(blob, descriptor):
@@ -323,9 +324,8 @@ class Store:
 
 def _remove_stale(target: Path) -> None:
     """Remove what a killed export has left beside its target."""
-    pattern = f".{target.name}." + "[0-9a-f]" * 16
     oldest = time.time() - _STALE_SECONDS
-    for left in target.parent.glob(pattern):
+    for left in left_behind(target):
         with suppress(FileNotFoundError):
             if left.stat().st_mtime < oldest:
                 left.unlink()
