@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -128,11 +128,18 @@ def _between(first: Mapping[str, Path], second: Mapping[str, Path]) -> list[str]
     """What differs between the two builds."""
     if Digest.of_file(first[EIF]) == Digest.of_file(second[EIF]):
         return []
-    found = explain.explain(explain.load(first[MANIFEST]), explain.load(second[MANIFEST]))
+    found = explain.explain(
+        _named("the first build", first[MANIFEST]), _named("the second build", second[MANIFEST])
+    )
     if not found:
         # Signatures are made with fresh randomness; nothing of them is measured.
         return []
     return ["the two builds differ:", *render(found).splitlines()]
+
+
+def _named(name: str, manifest: Path) -> explain.Subject:
+    """A manifest under a name that still says something when its folder is gone."""
+    return replace(explain.load(manifest), name=name)
 
 
 def _against_lock(
@@ -163,7 +170,9 @@ def _since_locked(session: Session, cage: Cage, manifest: Path) -> list[str]:
     scratch = manifest.parent / "locked"
     try:
         locked = revisions.manifest(session, commit, cage.address, scratch)
-        found = explain.explain(explain.load(locked), explain.load(manifest))
+        found = explain.explain(
+            _named(f"commit {commit[:12]}", locked), _named("the first build", manifest)
+        )
     except CageError as error:
         return [
             f"commit {commit[:12]}, which last changed the lock, cannot be built:",
