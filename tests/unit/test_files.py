@@ -41,7 +41,7 @@ def test_nothing_appears_before_the_end(tmp_path: Path) -> None:
 def test_every_name_that_a_file_can_have(tmp_path: Path, name: str) -> None:
     with replacing(tmp_path / name):
         assert len(list(left_behind(tmp_path / name))) == 1
-    assert os.listdir(tmp_path) == [name]
+    assert [file.name for file in tmp_path.iterdir()] == [name]
 
 
 def test_permissions_are_those_of_a_file_made_in_the_usual_way(tmp_path: Path) -> None:
