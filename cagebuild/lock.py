@@ -7,6 +7,7 @@ The format is ``schemas/lock.schema.json``; keys are sorted, so that equal locks
 from __future__ import annotations
 
 import json
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -124,13 +125,27 @@ def parse(raw: bytes, file: Path) -> Lock:
 
     hint = "take the file from git again, or make it anew: invoke lock"
     try:
-        data = json.loads(raw)
+        data = json.loads(raw, object_pairs_hook=_once, parse_float=_refuse, parse_constant=_refuse)
     except (ValueError, RecursionError) as error:
         raise LockError(f"{file}: not JSON: {error}", hint=hint) from None
     mistake = first_mistake("lock", data)
     if mistake is not None:
         raise LockError(f"{file}: {mistake}", hint=hint)
     return from_json(data)
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A table; a key that stands twice, as after a bad merge, would be one or the other."""
+    table = dict(pairs)
+    if len(table) != len(pairs):
+        counts = Counter(name for name, _ in pairs)
+        twice = next(name for name, count in counts.items() if count > 1)
+        raise ValueError(f"the key {twice[:100]!r} is there twice")
+    return table
+
+
+def _refuse(number: str) -> None:
+    raise ValueError(f"{number[:100]} is no whole number")
 
 
 def read(file: Path) -> Lock | None:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from jsonschema import ValidationError
     from jsonschema.protocols import Validator
 
 _PACKAGE = Path(__file__).parent
@@ -24,9 +28,22 @@ def raw(name: str) -> bytes:
 @cache
 def validator(name: str) -> Validator:
     """A draft 2020-12 validator for the schema of that name."""
-    from jsonschema import Draft202012Validator
+    from jsonschema import Draft202012Validator, validators
 
-    return Draft202012Validator(json.loads(raw(name)))
+    strict: type[Validator] = validators.extend(  # type: ignore[no-untyped-call]
+        Draft202012Validator, validators={"pattern": _pattern}
+    )
+    return strict(json.loads(raw(name)))
+
+
+def _pattern(
+    _validator: Validator, expression: str, instance: object, _schema: object
+) -> Iterator[ValidationError]:
+    """To JSON Schema ``$`` is the end of the text; to Python also the place before a line end."""
+    from jsonschema import ValidationError
+
+    if isinstance(instance, str) and not re.search(re.sub(r"\$$", r"\\Z", expression), instance):
+        yield ValidationError(f"{instance!r} does not match {expression!r}")
 
 
 def first_mistake(name: str, document: Any) -> str | None:
