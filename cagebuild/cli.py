@@ -149,6 +149,9 @@ def with_errors(work: Callable[[], None]) -> None:
         sys.stdout.flush()
     except CageError as error:
         raise Exit(printable(f"error: {error.render()}"), code=error.exit_code) from None
+    except KeyboardInterrupt:
+        # Invoke's own code is 1, which says that something is wrong.
+        raise Exit(code=InterruptedBuildError.exit_code) from None
     except BrokenPipeError:
         # Whoever read our output has enough of it; what is still buffered has nowhere to go.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
