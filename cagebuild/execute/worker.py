@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from cagebuild.digest import Digest
-from cagebuild.errors import CageError, InterruptedBuildError
+from cagebuild.errors import CageError, InterruptedBuildError, StoreError
 from cagebuild.execute.executor import Task
 from cagebuild.execute.sources import verify
 from cagebuild.step import FileInput
@@ -177,10 +177,14 @@ class Worker:
 
 def as_cage_error(error: BaseException, step: Step, store: Store) -> tuple[CageError, Path | None]:
     """What to tell of a failed step; a bug's traceback goes to a file in the store."""
+    cause = error.__cause__ if isinstance(error, CageError) else error
+    if isinstance(error, StoreError):
+        return error, None
+    if isinstance(cause, OSError) and cause.errno in _OF_THE_STORE:
+        # Whatever a step says of it: all that a step writes is below the store.
+        return store.error(cause), None
     if isinstance(error, CageError):
         return error, None
-    if isinstance(error, OSError) and error.errno in _OF_THE_STORE:
-        return store.error(error), None
     import traceback
 
     what = f"a bug in the step's code: {type(error).__name__}: {error}"
