@@ -8,7 +8,16 @@ from pathlib import Path
 
 _PACKAGE = Path(__file__).parent
 
-MAKES_OUTPUTS = ("debian", "image", "nitro", "steps", "digest.py", "files.py", "runtime")
+MAKES_OUTPUTS = (
+    "debian",
+    "image",
+    "nitro",
+    "steps",
+    "digest.py",
+    "files.py",
+    "lockjson.py",
+    "runtime",
+)
 """All that the code of a step may import, but for fetching, whose results are checked by digest."""
 
 

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
-from cagebuild.debian.relations import RelationSyntaxError, check_name, check_version
+from cagebuild import lockjson
+from cagebuild.debian.relations import check_name, check_version
 from cagebuild.debian.sources import (
     check_snapshot,
     check_suite,
     mirror_of,
     snapshot_of,
 )
-from cagebuild.digest import Digest, InvalidDigestError
-from cagebuild.errors import LockError, ResolveError
+from cagebuild.digest import Digest
 
 _FILENAME = re.compile(r"(?:[A-Za-z0-9+._~%-]+/)*[A-Za-z0-9+._~%-]+\.deb", re.ASCII)
 _ARCHITECTURES = ("all", "amd64", "arm64")
@@ -113,27 +112,16 @@ class DebianPins:
     @classmethod
     def from_json(cls, data: object) -> DebianPins:
         """Read what ``to_json`` gave; raise LockError for anything else."""
-        try:
+        with lockjson.reading("Debian packages"):
             return _read(data)
-        except (
-            KeyError,
-            TypeError,
-            ValueError,
-            InvalidDigestError,
-            RelationSyntaxError,
-            ResolveError,
-        ) as error:
-            raise LockError(
-                f"the lock's Debian packages cannot be read: {error}", hint="run: invoke lock"
-            ) from None
 
 
 def _read(data: object) -> DebianPins:
-    top = _table(data, "mirror", "suites", "packages")
+    top = lockjson.table(data, "mirror", "suites", "packages")
     pins = DebianPins(
-        mirror=_text(top["mirror"]),
-        suites=tuple(_suite_pin(each) for each in _list(top["suites"])),
-        packages=tuple(_package_pin(each) for each in _list(top["packages"])),
+        mirror=lockjson.text(top["mirror"]),
+        suites=tuple(_suite_pin(each) for each in lockjson.items(top["suites"])),
+        packages=tuple(_package_pin(each) for each in lockjson.items(top["packages"])),
     )
     suites = [each.suite for each in pins.suites]
     names = [pin.name for pin in pins.packages]
@@ -147,49 +135,27 @@ def _read(data: object) -> DebianPins:
 
 
 def _suite_pin(data: object) -> SuitePin:
-    each = _table(data, "suite", "date", "snapshot", "release")
+    each = lockjson.table(data, "suite", "date", "snapshot", "release")
     return SuitePin(
-        suite=check_suite(_text(each["suite"])),
-        date=_number(each["date"]),
-        snapshot=check_snapshot(_text(each["snapshot"])),
-        release=Digest.parse(_text(each["release"])),
+        suite=check_suite(lockjson.text(each["suite"])),
+        date=lockjson.number(each["date"]),
+        snapshot=check_snapshot(lockjson.text(each["snapshot"])),
+        release=lockjson.digest(each["release"]),
     )
 
 
 def _package_pin(data: object) -> PackagePin:
-    each = _table(data, "name", "version", "architecture", "filename", "size", "sha256", "suite")
+    each = lockjson.table(
+        data, "name", "version", "architecture", "filename", "size", "sha256", "suite"
+    )
     if each["architecture"] not in _ARCHITECTURES:
         raise ValueError(f"not an architecture: {str(each['architecture'])[:80]!r}")
     return PackagePin(
-        name=check_name(_text(each["name"])),
-        version=check_version(_text(each["version"])),
-        architecture=_text(each["architecture"]),
-        filename=check_filename(_text(each["filename"])),
-        size=_number(each["size"]),
-        sha256=Digest("sha256", _text(each["sha256"])),
-        suite=_text(each["suite"]),
+        name=check_name(lockjson.text(each["name"])),
+        version=check_version(lockjson.text(each["version"])),
+        architecture=lockjson.text(each["architecture"]),
+        filename=check_filename(lockjson.text(each["filename"])),
+        size=lockjson.number(each["size"]),
+        sha256=Digest("sha256", lockjson.text(each["sha256"])),
+        suite=lockjson.text(each["suite"]),
     )
-
-
-def _table(data: object, *keys: str) -> Mapping[str, object]:
-    if not isinstance(data, Mapping) or set(data) != set(keys):
-        raise ValueError(f"expected a table of {', '.join(keys)}")
-    return data
-
-
-def _list(data: object) -> list[object]:
-    if not isinstance(data, list | tuple):
-        raise TypeError("expected a list")
-    return list(data)
-
-
-def _text(data: object) -> str:
-    if not isinstance(data, str):
-        raise TypeError(f"expected text, not {type(data).__name__}")
-    return data
-
-
-def _number(data: object) -> int:
-    if not isinstance(data, int) or isinstance(data, bool) or data < 0:
-        raise TypeError("expected a number that is not negative")
-    return data

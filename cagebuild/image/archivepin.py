@@ -7,13 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cagebuild.digest import Digest, InvalidDigestError
-from cagebuild.errors import LockError
+from cagebuild import lockjson
+from cagebuild.digest import Digest
 from cagebuild.image.layout import open_image
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from cagebuild.config.model import Architecture
 
 
@@ -44,25 +42,24 @@ class ArchivePin:
         }
 
     @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> ArchivePin:
+    def from_json(cls, data: object) -> ArchivePin:
         """Out of the lock; raises LockError."""
-        try:
-            archive = value["archive"]
+        with lockjson.reading("base archive"):
+            top = lockjson.table(data, "archive", "config", "layers")
             return cls(
-                archive=None if archive is None else Digest.parse(archive),
-                config=Digest.parse(value["config"]),
-                layers=tuple(
-                    (
-                        None if layer["digest"] is None else Digest.parse(layer["digest"]),
-                        Digest.parse(layer["diff_id"]),
-                    )
-                    for layer in value["layers"]
-                ),
+                archive=_optional(top["archive"]),
+                config=lockjson.digest(top["config"]),
+                layers=tuple(_layer(each) for each in lockjson.items(top["layers"])),
             )
-        except (KeyError, TypeError, AttributeError, InvalidDigestError) as error:
-            raise LockError(
-                f"the pins of the base archive cannot be read: {error}", hint="run: invoke lock"
-            ) from None
+
+
+def _layer(data: object) -> tuple[Digest | None, Digest]:
+    each = lockjson.table(data, "digest", "diff_id")
+    return _optional(each["digest"]), lockjson.digest(each["diff_id"])
+
+
+def _optional(data: object) -> Digest | None:
+    return None if data is None else lockjson.digest(data)
 
 
 def pin_archive(path: Path, *, name: str | None, architecture: Architecture) -> ArchivePin:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from cagebuild.digest import Digest, InvalidDigestError
-from cagebuild.errors import DigestMismatchError, FetchError, ImageError, LockError, ResolveError
+from cagebuild import lockjson
+from cagebuild.digest import Digest
+from cagebuild.errors import DigestMismatchError, FetchError, ImageError, ResolveError
 from cagebuild.fetch.download import download_from, persist
 from cagebuild.fetch.failure import DEFAULT_POLICY, Failure, Policy
 from cagebuild.fetch.registry import BlobLocation, RegistryClient
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from cagebuild.image.platform import Platform
 
 _ACCEPT = {"Accept": ", ".join(sorted(INDEXES | MANIFESTS))}
+_DESCRIPTOR = ("media_type", "digest", "size")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,25 +76,19 @@ class ImagePin:
         }
 
     @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> ImagePin:
+    def from_json(cls, data: object) -> ImagePin:
         """Out of the lock; raises LockError."""
-        try:
-            index = value["index"]
+        with lockjson.reading("base image"):
+            top = lockjson.table(data, "reference", "index", "manifest", "config", "layers")
+            config = lockjson.table(top["config"], *_DESCRIPTOR)
             pin = cls(
-                reference=value["reference"],
-                index=None if index is None else Digest.parse(index),
-                manifest=Digest.parse(value["manifest"]),
-                config=Descriptor(**_known(value["config"])),
-                layers=tuple(
-                    LayerPin(**_known(layer), diff_id=Digest.parse(layer["diff_id"]))
-                    for layer in value["layers"]
-                ),
+                reference=lockjson.text(top["reference"]),
+                index=None if top["index"] is None else lockjson.digest(top["index"]),
+                manifest=lockjson.digest(top["manifest"]),
+                config=Descriptor(**_known(config)),
+                layers=tuple(_layer_pin(each) for each in lockjson.items(top["layers"])),
             )
             Reference.parse(pin.reference)
-        except (KeyError, TypeError, AttributeError, InvalidDigestError, ResolveError) as error:
-            raise LockError(
-                f"the pins of the base image cannot be read: {error}", hint="run 'invoke lock'"
-            ) from None
         return pin
 
 
@@ -242,9 +238,15 @@ def _descriptor_json(pin: Descriptor | LayerPin) -> dict[str, Any]:
     return {"media_type": pin.media_type, "digest": str(pin.digest), "size": pin.size}
 
 
-def _known(value: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields that a descriptor and a layer share, checked."""
-    media_type, size = value["media_type"], value["size"]
-    if not isinstance(media_type, str) or type(size) is not int or size < 0:
-        raise TypeError(f"not a descriptor: {value!r}"[:200])
-    return {"media_type": media_type, "digest": Digest.parse(value["digest"]), "size": size}
+def _layer_pin(data: object) -> LayerPin:
+    each = lockjson.table(data, *_DESCRIPTOR, "diff_id")
+    return LayerPin(**_known(each), diff_id=lockjson.digest(each["diff_id"]))
+
+
+def _known(each: Mapping[str, object]) -> dict[str, Any]:
+    """The fields that a descriptor and a layer share."""
+    return {
+        "media_type": lockjson.text(each["media_type"]),
+        "digest": lockjson.digest(each["digest"]),
+        "size": lockjson.number(each["size"]),
+    }

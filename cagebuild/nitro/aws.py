@@ -16,8 +16,9 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
+from cagebuild import lockjson
 from cagebuild.digest import Digest
-from cagebuild.errors import DigestMismatchError, LockError, MeasurementError
+from cagebuild.errors import DigestMismatchError, MeasurementError
 
 if TYPE_CHECKING:
     from typing import Protocol
@@ -102,17 +103,12 @@ class AwsPins:
     @classmethod
     def from_json(cls, data: object) -> AwsPins:
         """Read what ``to_json`` gave; raise LockError for anything else."""
-        try:
-            top = _table(data, "commit", *BOOT_FILES)
+        with lockjson.reading("AWS boot files", command="invoke lock --update boot"):
+            top = lockjson.table(data, "commit", *BOOT_FILES)
             return cls(
-                commit=_text(top["commit"], _COMMIT),
+                commit=lockjson.text(top["commit"], _COMMIT),
                 files={file: _file_pin(top[file]) for file in BOOT_FILES},
             )
-        except (TypeError, ValueError) as error:
-            raise LockError(
-                f"the lock's AWS boot files cannot be read: {error}",
-                hint="run: invoke lock --update boot",
-            ) from None
 
 
 @cache
@@ -197,26 +193,9 @@ def _published_file(each: Mapping[str, Any]) -> PublishedFile:
 
 
 def _file_pin(data: object) -> FilePin:
-    each = _table(data, "url", "sha256", "size")
-    size = each["size"]
-    if not isinstance(size, int) or isinstance(size, bool) or not 0 <= size <= LIMIT:
-        raise ValueError(f"not the size of a boot file: {str(size)[:80]}")
+    each = lockjson.table(data, "url", "sha256", "size")
     return FilePin(
-        url=_text(each["url"], _URL),
-        sha256=Digest("sha256", _text(each["sha256"])),
-        size=size,
+        url=lockjson.text(each["url"], _URL),
+        sha256=Digest("sha256", lockjson.text(each["sha256"])),
+        size=lockjson.number(each["size"], LIMIT),
     )
-
-
-def _table(data: object, *keys: str) -> Mapping[str, object]:
-    if not isinstance(data, Mapping) or set(data) != set(keys):
-        raise ValueError(f"expected a table of {', '.join(keys)}")
-    return data
-
-
-def _text(data: object, form: re.Pattern[str] | None = None) -> str:
-    if not isinstance(data, str):
-        raise TypeError(f"expected text, not {type(data).__name__}")
-    if form is not None and not form.fullmatch(data):
-        raise ValueError(f"expected text of the form {form.pattern}, got {data[:80]!r}")
-    return data
