@@ -132,7 +132,7 @@ def command(**options: Any) -> Callable[[Callable[..., None]], Task[Any]]:
 
 def with_errors(work: Callable[[], None]) -> None:
     """Run ``work``; a failure that a user can act on is printed and ends with its exit code."""
-    from cagebuild.errors import CageError, UsageError
+    from cagebuild.errors import CageError, InterruptedBuildError, UsageError
     from cagebuild.report import printable
 
     if isinstance(sys.stdout, io.TextIOWrapper):
