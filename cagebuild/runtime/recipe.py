@@ -46,7 +46,6 @@ def environment(goroot: Path, work: Path) -> dict[str, str]:
     folders = {
         "GOCACHE": work / "cache",
         "GOMODCACHE": work / "modules",
-        "GOPATH": work / "path",
         "GOTMPDIR": work / "tmp",
         "HOME": work / "home",
         "TMPDIR": work / "tmp",
@@ -57,6 +56,9 @@ def environment(goroot: Path, work: Path) -> dict[str, str]:
         **_FIXED,
         **{name: str(folder) for name, folder in folders.items()},
         "GOROOT": str(goroot),
+        # A list with ":" between its items, so no folder of ours: its name may have one in it.
+        # Nothing is kept there, for the module has no dependencies.
+        "GOPATH": "/nonexistent",
         "PATH": str(goroot / "bin"),
     }
 
