@@ -14,15 +14,13 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote_to_bytes, urlsplit
 
 from cagebuild.errors import FetchError
-from cagebuild.fetch.download import Body, Location, download_from, persist
+from cagebuild.fetch.download import Body, Location, persist
 from cagebuild.fetch.failure import DEFAULT_POLICY, Failure, Policy, redact
 from cagebuild.fetch.transport import Client, read_whole
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
-    from pathlib import Path
+    from collections.abc import Callable, Iterator, Mapping
 
-    from cagebuild.digest import Digest
     from cagebuild.fetch.transport import Answer
 
 _CONTENT_RANGE = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18}|\*)", re.ASCII)
@@ -51,30 +49,6 @@ def get(url: str, *, limit: int, policy: Policy = DEFAULT_POLICY) -> bytes:
             f"cannot fetch {redact(url)}: {failure.cause}",
             hint=failure.hint or "check the address, the network and the proxy settings",
         ) from failure
-
-
-def download(
-    urls: Sequence[str],
-    target: Path,
-    *,
-    digest: Digest,
-    size: int | None,
-    limit: int,
-    progress: Callable[[int, int | None], None],
-    part: Path | None = None,
-    policy: Policy = DEFAULT_POLICY,
-) -> None:
-    """``download_from`` for https, http and file URLs, asked in order."""
-    download_from(
-        [location_of(url, policy) for url in urls],
-        target,
-        digest=digest,
-        size=size,
-        limit=limit,
-        progress=progress,
-        part=part,
-        policy=policy,
-    )
 
 
 def location_of(url: str, policy: Policy = DEFAULT_POLICY) -> Location:

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 from cagebuild import lockjson
 from cagebuild.digest import Digest
 from cagebuild.errors import DigestMismatchError, FetchError, ImageError, ResolveError
-from cagebuild.fetch.download import download_from, persist
+from cagebuild.fetch.download import persist
 from cagebuild.fetch.failure import DEFAULT_POLICY, Failure, Policy
-from cagebuild.fetch.registry import BlobLocation, RegistryClient
+from cagebuild.fetch.registry import RegistryClient
 from cagebuild.image.choice import first_image
 from cagebuild.image.config import ImageConfig, parse_config
 from cagebuild.image.manifest import (
@@ -25,8 +25,7 @@ from cagebuild.image.manifest import (
 from cagebuild.image.reference import Reference
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-    from pathlib import Path
+    from collections.abc import Mapping
 
     from cagebuild.config.model import Architecture
     from cagebuild.image.platform import Platform
@@ -123,30 +122,6 @@ def resolve(
             )
             for layer, diff_id in config.with_diff_ids(document.layers, f"{parsed}: config")
         ),
-    )
-
-
-def fetch_blob(
-    repository: Reference,
-    target: Path,
-    *,
-    digest: Digest,
-    size: int | None,
-    limit: int,
-    progress: Callable[[int, int | None], None],
-    part: Path | None = None,
-    policy: Policy = DEFAULT_POLICY,
-) -> None:
-    """Write one blob (a config or layer) to ``target``; see ``download_from``."""
-    download_from(
-        [BlobLocation(repository.registry, repository.repository, digest, policy)],
-        target,
-        digest=digest,
-        size=size,
-        limit=limit,
-        progress=progress,
-        part=part,
-        policy=policy,
     )
 
 

@@ -11,7 +11,7 @@ import pytest
 from cagebuild.digest import Digest
 from cagebuild.errors import FetchError
 from cagebuild.image.reference import Reference
-from cagebuild.image.registry import fetch_blob, resolve
+from cagebuild.image.registry import resolve
 from tests.support.certificates import TestCertificates, make_certificates
 from tests.support.registry import (
     PASSWORD,
@@ -23,6 +23,7 @@ from tests.support.registry import (
     credential_helper,
     docker_registry,
     example_image,
+    fetch_blob,
     token_server,
 )
 
@@ -114,8 +115,6 @@ def test_a_password_of_the_docker_config(
         tmp_path / "config",
         digest=pin.config.digest,
         size=pin.config.size,
-        limit=1 << 20,
-        progress=lambda done, total: None,
     )
     assert (tmp_path / "config").read_bytes() == IMAGE.config
 
@@ -295,8 +294,6 @@ def test_a_token_by_password(
         tmp_path / "layer",
         digest=pin.layers[0].digest,
         size=pin.layers[0].size,
-        limit=1 << 20,
-        progress=lambda done, total: None,
     )
     assert Digest.of_file(tmp_path / "layer") == pin.layers[0].digest
 

@@ -12,7 +12,7 @@ from cagebuild.digest import Digest
 from cagebuild.errors import FetchError, ImageError, InterruptedBuildError, ResolveError
 from cagebuild.image.manifest import DOCKER_INDEX, OCI_INDEX
 from cagebuild.image.reference import Reference
-from cagebuild.image.registry import ImagePin, fetch_blob, resolve
+from cagebuild.image.registry import ImagePin, resolve
 from cagebuild.steps import fetch, unpack
 from tests.support.registry import (
     ExampleImage,
@@ -21,6 +21,7 @@ from tests.support.registry import (
     docker_registry,
     example_image,
     example_index,
+    fetch_blob,
 )
 from tests.support.steps import Context
 
@@ -165,8 +166,6 @@ def test_a_blob_that_is_not_there(registry: RunningRegistry, tmp_path: Path) -> 
             tmp_path / "blob",
             digest=Digest.of(b"nothing"),
             size=None,
-            limit=100,
-            progress=lambda done, total: None,
         )
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import gzip
-import hashlib
 import io
 import json
 import os
@@ -29,12 +28,18 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 
+from cagebuild.fetch.download import download_from
+from cagebuild.fetch.failure import DEFAULT_POLICY, Policy
+from cagebuild.fetch.registry import BlobLocation
 from cagebuild.image.manifest import DOCKER_INDEX, DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST
 from tests.support.http_server import QuietServer
+from tests.support.images import sha256
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from cagebuild.digest import Digest
+    from cagebuild.image.reference import Reference
     from tests.support.certificates import TestCertificates
 
 USER, PASSWORD = "joe", "open sesame"
@@ -135,10 +140,6 @@ def _wait_for(port: int, process: subprocess.Popen[bytes], running: RunningRegis
     pytest.fail(f"docker-registry did not start:\n{running.log()}")
 
 
-def digest_of(data: bytes) -> str:
-    return "sha256:" + hashlib.sha256(data).hexdigest()
-
-
 def layer_tar(files: dict[str, bytes]) -> bytes:
     """An uncompressed layer."""
     out = io.BytesIO()
@@ -162,7 +163,7 @@ class ExampleImage:
 
     @property
     def digest(self) -> str:
-        return digest_of(self.manifest)
+        return sha256(self.manifest)
 
     def descriptor(self, **more: object) -> dict[str, object]:
         return {
@@ -192,7 +193,7 @@ def example_image(
             "architecture": architecture,
             **({"variant": variant} if variant else {}),
             "config": {"Cmd": ["/bin/true"]},
-            "rootfs": {"type": "layers", "diff_ids": [digest_of(tar) for tar in tars]},
+            "rootfs": {"type": "layers", "diff_ids": [sha256(tar) for tar in tars]},
         }
     ).encode()
     config_type = (
@@ -204,9 +205,9 @@ def example_image(
     manifest = {
         "schemaVersion": 2,
         "mediaType": media_type,
-        "config": {"mediaType": config_type, "digest": digest_of(config), "size": len(config)},
+        "config": {"mediaType": config_type, "digest": sha256(config), "size": len(config)},
         "layers": [
-            {"mediaType": kind, "digest": digest_of(blob), "size": len(blob)}
+            {"mediaType": kind, "digest": sha256(blob), "size": len(blob)}
             for kind, blob in zip(kinds, blobs, strict=True)
         ],
     }
@@ -247,7 +248,7 @@ class Pusher:
         started = self._session.post(f"{self._base}/blobs/uploads/", timeout=20)
         started.raise_for_status()
         place = started.headers["Location"]
-        joined = f"{place}{'&' if '?' in place else '?'}digest={digest_of(data)}"
+        joined = f"{place}{'&' if '?' in place else '?'}digest={sha256(data)}"
         self._session.put(joined, data=data, timeout=20).raise_for_status()
 
     def manifest(self, name: str, data: bytes, media_type: str) -> None:
@@ -264,6 +265,28 @@ class Pusher:
 
     def close(self) -> None:
         self._session.close()
+
+
+def fetch_blob(
+    repository: Reference,
+    target: Path,
+    *,
+    digest: Digest,
+    size: int | None,
+    limit: int = 1 << 20,
+    progress: Callable[[int, int | None], None] = lambda done, total: None,
+    policy: Policy = DEFAULT_POLICY,
+) -> None:
+    """Get one blob as the step ``fetch`` does."""
+    download_from(
+        [BlobLocation(repository.registry, repository.repository, digest, policy)],
+        target,
+        digest=digest,
+        size=size,
+        limit=limit,
+        progress=progress,
+        policy=policy,
+    )
 
 
 def basic(user: str, password: str) -> str:

@@ -14,8 +14,9 @@ import pytest
 
 from cagebuild.digest import Digest
 from cagebuild.errors import DigestMismatchError, FetchError, InterruptedBuildError, StoreError
+from cagebuild.fetch.download import download_from
 from cagebuild.fetch.failure import Policy
-from cagebuild.fetch.http import download
+from cagebuild.fetch.http import location_of
 from tests.support.http_server import FAULTS, HELD_AFTER, Fault, FaultyServer, faulty_server
 
 if TYPE_CHECKING:
@@ -53,8 +54,8 @@ def fetch(
     size: int | None = len(CONTENT),
     limit: int = 1 << 24,
 ) -> None:
-    download(
-        urls,
+    download_from(
+        [location_of(url, QUICK) for url in urls],
         target,
         digest=digest,
         size=size,
@@ -266,8 +267,8 @@ def test_never_is_more_kept_than_the_limit(
 ) -> None:
     seen: list[int] = []
     with pytest.raises(FetchError, match="longer than"):
-        download(
-            [server.url(fault)],
+        download_from(
+            [location_of(server.url(fault), QUICK)],
             tmp_path / "file",
             digest=DIGEST,
             size=None,
@@ -347,8 +348,8 @@ def test_stopping_keeps_what_has_arrived(server: FaultyServer, tmp_path: Path) -
             raise InterruptedBuildError("stopped")
 
     with pytest.raises(InterruptedBuildError):
-        download(
-            [server.url()],
+        download_from(
+            [location_of(server.url(), QUICK)],
             tmp_path / "file",
             digest=DIGEST,
             size=len(CONTENT),
@@ -389,14 +390,15 @@ _DOWNLOAD = """
 import sys
 from pathlib import Path
 from cagebuild.digest import Digest
-from cagebuild.fetch.http import download
+from cagebuild.fetch.download import download_from
+from cagebuild.fetch.http import location_of
 
 def progress(done, total):
     if done > 3000:
         print("under way", flush=True)
 
-download([sys.argv[1]], Path(sys.argv[2]), digest=Digest.parse(sys.argv[3]), size=int(sys.argv[4]),
-         limit=1 << 24, progress=progress)
+download_from([location_of(sys.argv[1])], Path(sys.argv[2]), digest=Digest.parse(sys.argv[3]),
+              size=int(sys.argv[4]), limit=1 << 24, progress=progress)
 """
 
 

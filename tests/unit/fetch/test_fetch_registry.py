@@ -20,13 +20,14 @@ from cagebuild.fetch.failure import Policy
 from cagebuild.fetch.registry import parse_challenges
 from cagebuild.image.manifest import DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST, Descriptor
 from cagebuild.image.reference import Reference
-from cagebuild.image.registry import ImagePin, LayerPin, fetch_blob, resolve
+from cagebuild.image.registry import ImagePin, LayerPin, resolve
+from tests.support.images import sha256
 from tests.support.registry import (
     ExampleImage,
     Response,
-    digest_of,
     example_image,
     example_index,
+    fetch_blob,
     scripted_server,
 )
 
@@ -49,7 +50,7 @@ class Lying:
         self.manifest("1", IMAGE.manifest)
         self.manifest(IMAGE.digest, IMAGE.manifest)
         for blob in (*IMAGE.blobs, IMAGE.config):
-            self.answers[f"/v2/app/blobs/{digest_of(blob)}"] = Response(body=blob)
+            self.answers[f"/v2/app/blobs/{sha256(blob)}"] = Response(body=blob)
 
     def manifest(
         self, name: str, data: bytes, media_type: str = OCI_MANIFEST, said: str = ""
@@ -73,8 +74,6 @@ class Lying:
             target,
             digest=Digest.parse(digest),
             size=None,
-            limit=1 << 20,
-            progress=lambda done, total: None,
             policy=QUICK,
         )
 
@@ -100,14 +99,14 @@ def test_the_honest_form_of_this_registry_is_pinned(lying: Lying) -> None:
 
 
 def test_a_manifest_other_than_its_digest_is_refused(lying: Lying) -> None:
-    wanted = digest_of(b"another")
+    wanted = sha256(b"another")
     lying.manifest(wanted, IMAGE.manifest)
     with pytest.raises(DigestMismatchError, match=f"sent {IMAGE.digest}, expected '{wanted}'"):
         lying.resolve(f"app@{wanted}")
 
 
 @pytest.mark.parametrize(
-    "said", [digest_of(b"x"), "sha512:" + "0" * 128, "md5:00", "nonsense", "\x1b[2J"]
+    "said", [sha256(b"x"), "sha512:" + "0" * 128, "md5:00", "nonsense", "\x1b[2J"]
 )
 def test_a_digest_header_other_than_the_bytes_is_refused(lying: Lying, said: str) -> None:
     lying.manifest("1", IMAGE.manifest, said=said)
@@ -123,14 +122,14 @@ def test_a_digest_header_of_another_algorithm_is_checked(lying: Lying) -> None:
 
 def test_a_config_of_other_bytes_is_refused(lying: Lying) -> None:
     other = IMAGE.config.replace(b"/bin/true", b"/bin/evil")
-    lying.answers[f"/v2/app/blobs/{digest_of(IMAGE.config)}"] = Response(body=other)
-    with pytest.raises(DigestMismatchError, match=f"sent {digest_of(other)}"):
+    lying.answers[f"/v2/app/blobs/{sha256(IMAGE.config)}"] = Response(body=other)
+    with pytest.raises(DigestMismatchError, match=f"sent {sha256(other)}"):
         lying.resolve()
 
 
 def test_a_config_longer_than_announced_is_not_read_to_its_end(lying: Lying) -> None:
     longer = Response(body=IMAGE.config + bytes(1 << 20))
-    lying.answers[f"/v2/app/blobs/{digest_of(IMAGE.config)}"] = longer
+    lying.answers[f"/v2/app/blobs/{sha256(IMAGE.config)}"] = longer
     with pytest.raises(FetchError, match=f"longer than the limit of {len(IMAGE.config)} bytes"):
         lying.resolve()
 
@@ -180,7 +179,7 @@ def test_an_image_whose_index_names_no_platform_is_looked_into(lying: Lying) -> 
     entries = [other.descriptor(), IMAGE.descriptor()]
     lying.manifest("1", json.dumps({"schemaVersion": 2, "manifests": entries}).encode(), OCI_INDEX)
     lying.manifest(other.digest, other.manifest)
-    lying.answers[f"/v2/app/blobs/{digest_of(other.config)}"] = Response(body=other.config)
+    lying.answers[f"/v2/app/blobs/{sha256(other.config)}"] = Response(body=other.config)
     assert str(lying.resolve().manifest) == IMAGE.digest
 
 
@@ -217,8 +216,8 @@ def test_a_password_does_not_follow_a_redirect_to_another_host(
         return Response(status=307, headers=(("Location", f"{base}/blob?signature=hunter3"),))
 
     with scripted_server(store) as base:
-        lying.answers[f"/v2/app/blobs/{digest_of(blob)}"] = guarded
-        lying.blob(tmp_path / "blob", digest_of(blob))
+        lying.answers[f"/v2/app/blobs/{sha256(blob)}"] = guarded
+        lying.blob(tmp_path / "blob", sha256(blob))
     assert (tmp_path / "blob").read_bytes() == blob
     assert [set(headers) & {"Authorization"} for headers in elsewhere] == [set()]
     assert lying.seen[-1][1]["Authorization"] == "Basic am9lOmh1bnRlcjI="
@@ -332,9 +331,9 @@ def test_layers_and_diff_ids_of_other_numbers_are_refused(lying: Lying) -> None:
     config, manifest = json.loads(IMAGE.config), json.loads(IMAGE.manifest)
     config["rootfs"]["diff_ids"].pop()
     data = json.dumps(config).encode()
-    manifest["config"] |= {"digest": digest_of(data), "size": len(data)}
+    manifest["config"] |= {"digest": sha256(data), "size": len(data)}
     lying.manifest("1", json.dumps(manifest).encode())
-    lying.answers[f"/v2/app/blobs/{digest_of(data)}"] = Response(body=data)
+    lying.answers[f"/v2/app/blobs/{sha256(data)}"] = Response(body=data)
     with pytest.raises(ImageError, match="it has 2 diff ids for 3 layers"):
         lying.resolve()
 

@@ -19,7 +19,8 @@ from cagebuild.image.config import parse_config
 from cagebuild.image.manifest import OCI_INDEX, OCI_MANIFEST, parse_document
 from cagebuild.steps import fetch, unpack
 from tests.support.http_server import faulty_server
-from tests.support.registry import digest_of, example_image, example_index, layer_tar
+from tests.support.images import sha256
+from tests.support.registry import example_image, example_index, layer_tar
 from tests.support.steps import Context
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ def test_a_layer_comes_out_of_its_compression(tmp_path: Path, blob: bytes) -> No
     (tmp_path / "layer").write_bytes(blob)
     context = Context(
         tmp_path / "step",
-        params={"diff_id": digest_of(TAR)},
+        params={"diff_id": sha256(TAR)},
         inputs={"layer": tmp_path / "layer"},
     )
     unpack.run(context)
@@ -88,7 +89,7 @@ def test_a_damaged_layer_is_refused_and_leaves_nothing(tmp_path: Path, blob: byt
     (tmp_path / "layer").write_bytes(blob)
     context = Context(
         tmp_path / "step",
-        params={"diff_id": digest_of(TAR)},
+        params={"diff_id": sha256(TAR)},
         inputs={"layer": tmp_path / "layer"},
     )
     with pytest.raises(ImageError) as caught:

@@ -8,8 +8,9 @@ import pytest
 
 from cagebuild.digest import Digest
 from cagebuild.errors import FetchError
+from cagebuild.fetch.download import download_from
 from cagebuild.fetch.failure import Policy
-from cagebuild.fetch.http import NotFoundError, download, get
+from cagebuild.fetch.http import NotFoundError, get, location_of
 from tests.support.certificates import TestCertificates, make_certificates
 from tests.support.http_server import Fault, FaultyServer, faulty_server
 
@@ -80,8 +81,8 @@ def test_https_is_never_left_for_http(
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificates.authority))
     plain.requests.clear()
     with pytest.raises(FetchError, match="redirected from https to http"):
-        download(
-            [secure.url("redirects to plain http")],
+        download_from(
+            [location_of(secure.url("redirects to plain http"), QUICK)],
             tmp_path / "file",
             digest=Digest.of(CONTENT),
             size=None,
