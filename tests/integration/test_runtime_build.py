@@ -62,7 +62,7 @@ def test_the_pins_are_what_the_sources_give(work: Path) -> None:
 @pytest.mark.usefixtures("another_user")
 def test_the_steps_give_the_same_bytes_elsewhere(tmp_path: Path) -> None:
     """From a cold cache, in another place, with another user's settings, from copied sources."""
-    copies = tmp_path / "somewhere else, ünder a long name"
+    copies = tmp_path / "somewhere: else, ünder a long name"
     inputs = {}
     for name, path in reversed(source_files()):
         copy = copies / name.replace("/", "_")
