@@ -7,7 +7,7 @@ are the same keeps its pins; one whose settings changed, or that is to be update
 from __future__ import annotations
 
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, assert_never, get_args
 
 from cagebuild.config.model import (
@@ -117,7 +117,9 @@ def _base(cage: Cage, old: Pinned | None, update: bool, world: World) -> Pinned:
     match base:
         case DebianBase():
             settings = {**asdict(base), "mirror": None, "architecture": architecture}
-            return _pinned("debian", settings, lambda: _debian(base, cage, world), reusable)
+            pinned = _pinned("debian", settings, lambda: _debian(base, cage, world), reusable)
+            # Where packages come from is no part of what they are: another mirror moves no pin.
+            return replace(pinned, pins={**pinned.pins, "mirror": base.mirror})
         case ImageBase():
             settings = {**asdict(base), "architecture": architecture}
             return _pinned("image", settings, lambda: _image(base, cage), reusable)
@@ -153,6 +155,7 @@ def _archive(base: ArchiveBase, cage: Cage) -> Mapping[str, Any]:
     from cagebuild.image.archivepin import pin_archive
 
     try:
+        base.path.stat()
         pin = pin_archive(base.path, name=base.name, architecture=cage.enclave.architecture)
     except OSError as error:
         raise SourceError(

@@ -6,7 +6,7 @@ The same lock and the same tree give the same plan, with the same ids, on any ma
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, assert_never
+from typing import TYPE_CHECKING, Any, assert_never
 
 from cagebuild import code
 from cagebuild.config.model import (
@@ -17,7 +17,7 @@ from cagebuild.config.model import (
     OwnBoot,
     ScratchBase,
 )
-from cagebuild.digest import Digest
+from cagebuild.digest import Digest, InvalidDigestError
 from cagebuild.errors import LockError, SourceError, StaleLockError, UnsupportedError
 from cagebuild.step import FileInput, Input, Step, StepInput
 from cagebuild.steps import finished
@@ -393,12 +393,22 @@ class _Builder:
         pins = self.lock.boot.pins
         paths = {"kernel": boot.kernel, "init": boot.init, "nsm": boot.nsm, "cmdline": boot.cmdline}
         return {
-            name: self.pinned_file(
-                f"enclave.boot.{name}", path, Digest("sha256", pins[name]["sha256"])
-            )
+            name: self.pinned_file(f"enclave.boot.{name}", path, self._boot_digest(pins, name))
             for name, path in paths.items()
             if path is not None
         }
+
+    def _boot_digest(self, pins: Mapping[str, Any], name: str) -> Digest:
+        try:
+            return Digest("sha256", pins[name]["sha256"])
+        except (KeyError, TypeError, InvalidDigestError):
+            raise self._bad_pins(f"digest of enclave.boot.{name}") from None
+
+    def _bad_pins(self, what: str) -> LockError:
+        return LockError(
+            f"{self.cage.address}: {self.cage.lock_file.name} has no {what} that can be read",
+            hint=f"make it anew: invoke lock --update {self.cage.address}",
+        )
 
     def _aws_boot(self) -> dict[str, Input]:
         from cagebuild.nitro.aws import AwsPins
@@ -417,7 +427,7 @@ class _Builder:
                 hint="set runtime.installer, or name boot files of your own",
             )
         return {
-            "kernel": self._debian_kernel(self.lock.boot.pins["kernel"]),
+            "kernel": self._debian_kernel(self.lock.boot.pins.get("kernel")),
             "init": StepInput(step=runtime, output="init"),
         }
 
@@ -425,6 +435,8 @@ class _Builder:
         from cagebuild.debian.pins import DebianPins
 
         kernel = DebianPins.from_json(pins)
+        if len(kernel.packages) != 1:
+            raise self._bad_pins("one kernel")
         (pin,) = kernel.packages
         step = self.step(
             "boot-debian",
@@ -451,6 +463,9 @@ class _Builder:
         if self.cage.signing:
             certificate = self.cage.signing.certificate
             inputs["certificate"] = FileInput(digest=self.digest(certificate), path=certificate)
+        cmdline = self.lock.boot.pins.get("cmdline") if "cmdline" not in boot else None
+        if "cmdline" not in boot and not isinstance(cmdline, str):
+            raise self._bad_pins("command line of the kernel")
         outputs = ("measurements.json", "manifest.json", "warnings.json")
         return self.step(
             kind,
@@ -460,7 +475,7 @@ class _Builder:
                 "architecture": self.lock.architecture,
                 "name": self.cage.name,
                 "origins": [layer.origin for layer in everything],
-                "cmdline": self.lock.boot.pins.get("cmdline") if "cmdline" not in boot else None,
+                "cmdline": cmdline,
             },
             inputs=inputs,
             outputs=("image.eif", *outputs) if kind == "eif" else outputs,
