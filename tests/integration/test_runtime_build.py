@@ -19,7 +19,7 @@ from cagebuild.runtime.recipe import build_installer, provide_toolchain
 from cagebuild.runtime.renew import check_pins
 from cagebuild.runtime.toolchain import download
 from cagebuild.steps import runtime, runtime_build
-from tests.support.runtime import run_go, shared_work
+from tests.support.runtime import shared_work
 from tests.support.steps import Context
 
 if TYPE_CHECKING:
@@ -149,18 +149,3 @@ def test_a_wheel_that_is_not_the_pinned_one_is_refused(
     with pytest.raises(FetchError, match="pip could not get"):
         download(wheel, tmp_path)
     assert not list(tmp_path.glob("*.whl"))
-
-
-def test_go_vet_has_nothing_to_say(work: Path) -> None:
-    for architecture in ("amd64", "arm64"):
-        run_go(work, "vet", "./...", GOARCH=architecture)
-
-
-def test_the_go_tests_pass(work: Path) -> None:
-    """Static, so that process 1 can be tested in a root of its own (which needs root)."""
-    run_go(work, "test", "-count=1", "./...")
-
-
-@pytest.mark.skipif(shutil.which("gcc") is None, reason="the race detector needs gcc")
-def test_the_go_tests_pass_under_the_race_detector(work: Path) -> None:
-    run_go(work, "test", "-count=1", "-race", "./...", CGO_ENABLED="1")
