@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import tarfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -18,6 +17,7 @@ from cagebuild.debian.locking import lock_base, lock_kernel
 from cagebuild.debian.sources import defaults
 from cagebuild.digest import Digest
 from cagebuild.fetch.http import get
+from tests.support.unpacking import unpack
 
 if TYPE_CHECKING:
     from cagebuild.debian.pins import DebianPins, PackagePin
@@ -103,8 +103,7 @@ def test_a_python_service_with_tls_runs_from_the_layer(
     if os.geteuid() != 0:
         pytest.skip("chroot needs root: run this test as root, or in CI's container")
     root = tmp_path / "root"
-    with tarfile.open(layer(packages, tmp_path / "built"), "r:") as archive:
-        archive.extractall(root, filter="fully_trusted")
+    unpack(layer(packages, tmp_path / "built"), root)
     done = subprocess.run(
         ["chroot", root, "/usr/bin/python3", "-c", SERVICE],
         env={"PATH": "/usr/sbin:/usr/bin"},
@@ -122,7 +121,7 @@ def test_the_order_of_packages_makes_no_difference(packages: list[Named], tmp_pa
     other = layer(packages[::-1], tmp_path / "other")
     assert Digest.of_file(one) == Digest.of_file(other)
     origins = json.loads((tmp_path / "one/origins.json").read_text())
-    assert origins["usr/bin/python3.11"].startswith("python3.11-minimal 3.11.2-")
+    assert origins["usr/bin/python3.11"].startswith("package python3.11-minimal 3.11.2-")
 
 
 def test_every_suite_and_architecture_of_the_release_resolves() -> None:

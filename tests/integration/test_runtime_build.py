@@ -21,6 +21,7 @@ from cagebuild.runtime.toolchain import download
 from cagebuild.steps import runtime, runtime_build
 from tests.support.runtime import shared_work
 from tests.support.steps import Context
+from tests.support.unpacking import unpack
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -93,7 +94,7 @@ def with_cache_of(work: Path, folder: Path) -> Path:
 
 
 def layer_program(split: Context, folder: Path) -> Path:
-    shutil.unpack_archive(split.output("layer.tar"), folder / "layer", "tar", filter="data")
+    unpack(split.output("layer.tar"), folder / "layer")
     return folder / "layer/cage/bin/cage-guest"
 
 

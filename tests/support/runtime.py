@@ -6,7 +6,6 @@ import fcntl
 import os
 import stat
 import subprocess
-import tarfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +14,7 @@ import pytest
 from cagebuild import process
 from cagebuild.runtime import build, host_architecture
 from cagebuild.runtime.recipe import environment, provide_toolchain
+from tests.support.unpacking import unpack
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -64,8 +64,7 @@ def run_go(work: Path, *words: str, **env: str) -> bytes:
 
 def make_root(work: Path, root: Path, settings: bytes) -> Path:
     """An image from scratch: the installer, the cage's settings, the probe, and /dev/null."""
-    with tarfile.open(work / f"installer-{host_architecture()}.tar", "r:") as archive:
-        archive.extractall(root, filter="fully_trusted")
+    unpack(work / f"installer-{host_architecture()}.tar", root)
     (root / "cage/etc/cage.json").write_bytes(settings)
     (root / "probe").write_bytes((work / "probe").read_bytes())
     (root / "probe").chmod(0o755)
