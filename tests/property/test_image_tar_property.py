@@ -16,6 +16,7 @@ from cagebuild.image.layers import Layer, flatten
 from cagebuild.image.tar import Entry, read_tar
 from cagebuild.image.tarwriter import TarWriter, write_tree
 from cagebuild.image.tree import Kind, MemorySource, Node, Region, new_root, walk
+from tests.support.trees import facts
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -76,26 +77,6 @@ def _trees(draw: st.DrawFn) -> Node:
     return root
 
 
-def _facts(root: Node) -> list[tuple[object, ...]]:
-    first: dict[Node, bytes] = {}
-    return [
-        (
-            path,
-            node.kind,
-            node.mode,
-            node.uid,
-            node.gid,
-            node.mtime,
-            node.target,
-            node.rdev,
-            node.links,
-            first.setdefault(node, path),
-            b"".join(node.read()) if node.kind is Kind.FILE else b"",
-        )
-        for path, node in walk(root)
-    ]
-
-
 @given(_trees())
 @settings(deadline=None)
 def test_a_tree_written_and_flattened_is_the_same_tree(root: Node) -> None:
@@ -103,7 +84,7 @@ def test_a_tree_written_and_flattened_is_the_same_tree(root: Node) -> None:
     write_tree(root, out.write)
     layer = Layer(region=Region.of_bytes(out.getvalue()), name="layer", origin="")
     again = flatten([layer])
-    assert _facts(again) == _facts(root)
+    assert facts(again) == facts(root)
     second = io.BytesIO()
     write_tree(again, second.write)
     assert second.getvalue() == out.getvalue()

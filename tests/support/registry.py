@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import base64
 import gzip
-import io
 import json
 import os
 import shutil
 import socket
 import subprocess
-import tarfile
 import threading
 import time
 from contextlib import contextmanager
@@ -34,6 +32,7 @@ from cagebuild.fetch.registry import BlobLocation
 from cagebuild.image.manifest import DOCKER_INDEX, DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST
 from tests.support.http_server import QuietServer
 from tests.support.images import sha256
+from tests.support.tars import archive, regular
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -140,17 +139,6 @@ def _wait_for(port: int, process: subprocess.Popen[bytes], running: RunningRegis
     pytest.fail(f"docker-registry did not start:\n{running.log()}")
 
 
-def layer_tar(files: dict[str, bytes]) -> bytes:
-    """An uncompressed layer."""
-    out = io.BytesIO()
-    with tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT) as tar:
-        for name, data in files.items():
-            entry = tarfile.TarInfo(name)
-            entry.size = len(data)
-            tar.addfile(entry, io.BytesIO(data))
-    return out.getvalue()
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExampleImage:
     """A small image with a gzip layer, a zstd layer and a plain one, as bytes."""
@@ -178,12 +166,12 @@ def example_image(
     architecture: str = "amd64", *, docker: bool = False, variant: str = "", size: int = 1000
 ) -> ExampleImage:
     """In OCI's or in Docker's words; Docker's has the gzip layer alone."""
-    tars = [layer_tar({"etc/arch": architecture.encode(), "big": os.urandom(size)})]
+    tars = [archive(regular("etc/arch", architecture.encode()), regular("big", os.urandom(size)))]
     blobs = [gzip.compress(tars[0], mtime=0)]
     if docker:
         kinds = ["application/vnd.docker.image.rootfs.diff.tar.gzip"]
     else:
-        tars += [layer_tar({"second": b"2"}), layer_tar({"third": b"3"})]
+        tars += [archive(regular("second", b"2")), archive(regular("third", b"3"))]
         blobs += [zstandard.compress(tars[1]), tars[2]]
         base = "application/vnd.oci.image.layer.v1.tar"
         kinds = [base + "+gzip", base + "+zstd", base]

@@ -20,14 +20,15 @@ from cagebuild.image.manifest import OCI_INDEX, OCI_MANIFEST, parse_document
 from cagebuild.steps import fetch, unpack
 from tests.support.http_server import faulty_server
 from tests.support.images import sha256
-from tests.support.registry import example_image, example_index, layer_tar
+from tests.support.registry import example_image, example_index
 from tests.support.steps import Context
+from tests.support.tars import archive, regular
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 CONTENT = os.urandom(100_000)
-TAR = layer_tar({"etc/hostname": b"cage\n", "big": bytes(100_000)})
+TAR = archive(regular("etc/hostname", b"cage\n"), regular("big", bytes(100_000)))
 IMAGE = example_image()
 
 

@@ -25,6 +25,7 @@ from tests.support.tars import (
     regular,
     symlink,
 )
+from tests.support.trees import facts
 
 CONFIG = ImageConfig(architecture="amd64", os="linux", cmd=("/app",), env=("A=1",))
 FORMS: tuple[ExportFormat, ...] = ("oci", "oci-archive", "docker-archive")
@@ -48,24 +49,6 @@ def _tree(items: list[Item | bytes] | None = None) -> Node:
     return root
 
 
-def _facts(root: Node) -> dict[bytes, tuple[object, ...]]:
-    first: dict[Node, bytes] = {}
-    return {
-        path: (
-            node.kind,
-            node.mode,
-            node.uid,
-            node.gid,
-            node.mtime,
-            node.target,
-            node.rdev,
-            b"".join(node.read()) if node.kind is Kind.FILE else b"",
-            first.setdefault(node, path),
-        )
-        for path, node in walk(root)
-    }
-
-
 def _export(path: Path, form: ExportFormat, root: Node | None = None) -> Path:
     export(root or _tree(), CONFIG, path, form=form, name="app:1", epoch=1_000_000)
     return path
@@ -78,7 +61,7 @@ def test_what_is_exported_can_be_opened_again(tmp_path: Path, form: ExportFormat
     image = open_image(path, architecture="x86_64", scratch=tmp_path, name="app:1")
     (blob,) = image.layers
     layer = Layer(region=blob.open(tmp_path), name="layer", origin="")
-    assert _facts(flatten([layer])) == _facts(_tree())
+    assert facts(flatten([layer])) == facts(_tree())
     assert (image.config.cmd, image.config.env) == (("/app",), ("A=1",))
     assert image.config.raw["created"] == "1970-01-12T13:46:40Z"
     assert (blob.digest, blob.diff_id) == (done.layer, done.layer)
@@ -153,14 +136,14 @@ def test_the_layer_has_an_entry_for_every_directory_and_none_for_the_root(tmp_pa
 
 
 def test_python_reads_the_same_entries(tmp_path: Path) -> None:
-    facts = _facts(_tree())
+    expected = facts(_tree())
     with tarfile.open(_layer(tmp_path), encoding="utf-8", errors="surrogateescape") as opened:
         members = {
             member.name.encode("utf-8", "surrogateescape"): member for member in opened.getmembers()
         }
-    assert list(members) == list(facts)
+    assert list(members) == list(expected)
     for path, member in members.items():
-        kind, mode, uid, gid, mtime = facts[path][:5]
+        kind, mode, uid, gid, mtime = expected[path][:5]
         assert (member.mode, member.uid, member.gid, member.mtime) == (mode, uid, gid, mtime)
         assert member.isdir() == (kind is Kind.DIRECTORY)
     assert members[b"z/app"].islnk()
