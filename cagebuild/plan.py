@@ -267,17 +267,21 @@ class _Builder:
 
     def pinned_file(self, key: str, path: Path, digest: Digest) -> FileInput:
         """A file of the cage's own that the lock names by digest."""
-        try:
-            got = self.digest(path)
-        except OSError as error:
-            raise self._unreadable(key, path, error) from None
-        if got != digest:
+        given = self.own_file(key, path)
+        if given.digest != digest:
             raise StaleLockError(
                 f"{self.cage.address}: {path} was changed after {self.cage.lock_file.name} was made"
-                f" (got {got}, expected {digest})",
+                f" (got {given.digest}, expected {digest})",
                 hint=f"renew the lock: invoke lock {self.cage.address}",
             )
-        return FileInput(digest=digest, path=path)
+        return given
+
+    def own_file(self, key: str, path: Path) -> FileInput:
+        """A file of the cage's own as it is now; raises SourceError."""
+        try:
+            return FileInput(digest=self.digest(path), path=path)
+        except OSError as error:
+            raise self._unreadable(key, path, error) from None
 
     def app(self, sources: tuple[SourceFile, ...]) -> _Layer:
         """The app's files as one layer."""
@@ -462,7 +466,7 @@ class _Builder:
         }
         if self.cage.signing:
             certificate = self.cage.signing.certificate
-            inputs["certificate"] = FileInput(digest=self.digest(certificate), path=certificate)
+            inputs["certificate"] = self.own_file("signing.certificate", certificate)
         cmdline = self.lock.boot.pins.get("cmdline") if "cmdline" not in boot else None
         if "cmdline" not in boot and not isinstance(cmdline, str):
             raise self._bad_pins("command line of the kernel")
