@@ -223,6 +223,68 @@ def _move_init(project: Project) -> None:
     project.edit("//boot/init", "//boot/start")
 
 
+def _for_arm() -> bytes:
+    made = Files()
+    image = made.image(LAYER, architecture="arm64", config={"Cmd": ["/bin/app"]})
+    return made.layout(named(image, "app:1")).tar()
+
+
+CHANGES: dict[str, tuple[Callable[[Project], object], set[str]]] = {
+    "a source": (lambda p: p.write("pay/src/note", b"other\n"), {"app-layer", *IMAGE}),
+    "a new source": (lambda p: p.write("pay/src/new", b""), {"app-layer", *IMAGE}),
+    "a source's name": (
+        lambda p: (p.root / "pay/src/note").rename(p.root / "pay/src/renamed"),
+        {"app-layer", *IMAGE},
+    ),
+    "a source that can be run": (
+        lambda p: (p.root / "pay/src/note").chmod(0o755),
+        {"app-layer", *IMAGE},
+    ),
+    "a source's owner": (
+        lambda p: p.edit('"/srv"\n\n[[ing', '"/srv"\nowner = "5:6"\n\n[[ing'),
+        {"app-layer", *IMAGE},
+    ),
+    "a destination": (
+        lambda p: p.edit('destination = "/srv"', 'destination = "/srv/app"'),
+        {"app-layer", *IMAGE},
+    ),
+    "the base": (
+        lambda p: p.write("pay/base.tar", base_archive("/bin/app", "more")),
+        {"import", *IMAGE},
+    ),
+    "the image's name in the base": (
+        lambda p: p.edit('"base.tar"', '{ path = "base.tar", name = "app:1" }'),
+        {"import", *IMAGE},
+    ),
+    "the command": (lambda p: p.edit('"/srv/run"', '"/srv/other"'), IMAGE),
+    "the user": (lambda p: p.edit('user = "0"', 'user = "1"'), IMAGE),
+    "the working directory": (lambda p: p.edit('workdir = "/srv"', 'workdir = "/"'), IMAGE),
+    "the environment": (lambda p: p.edit('A = "1"', 'A = "2"'), IMAGE),
+    "a way in": (lambda p: p.edit("8080", "8081"), IMAGE),
+    "a way out": (lambda p: p.edit("example.com:443", "example.com:444"), IMAGE),
+    "the name": (lambda p: p.edit('"pay"', '"mail"'), IMAGE),
+    "the time": (lambda p: p.edit("time = 5", "time = 6"), IMAGE),
+    "the kernel": (lambda p: p.write("boot/bzImage", b"x"), ENCLAVE),
+    "the init": (lambda p: p.write("boot/init", b"x"), ENCLAVE),
+    "the driver": (lambda p: p.write("boot/nsm.ko", b"x"), ENCLAVE),
+    "the command line": (lambda p: p.write("boot/cmdline", b"x"), ENCLAVE),
+    "no driver": (lambda p: p.edit('nsm = "//boot/nsm.ko", ', ""), ENCLAVE),
+    "the certificate": (lambda p: p.write("boot/cert.pem", b"x"), ENCLAVE),
+    "the installer": (
+        lambda p: p.edit(str(INSTALLER), str(Digest.of(b"other"))),
+        {"fetch", "runtime", *ENCLAVE},
+    ),
+    "the processor": (_choose_arm, EVERYTHING - {"fetch"}),
+    # What cannot change the result changes no id.
+    "the signing key": (lambda p: p.edit("key.pem", "elsewhere.pem"), set()),
+    "the installer's location": (lambda p: p.edit("one.test", "two.test"), set()),
+    "memory": (lambda p: p.edit("512MiB", "1GiB"), set()),
+    "a comment": (lambda p: p.edit("[base]", "# of no effect\n[base]"), set()),
+    "a file beside the sources": (lambda p: p.write("pay/README", b"x"), set()),
+    "where a file of the same content is": (_move_init, set()),
+}
+
+
 @pytest.mark.parametrize("what", CHANGES)
 def test_a_change_moves_the_steps_that_read_it_and_those_below(project: Project, what: str) -> None:
     change, expected = CHANGES[what]
