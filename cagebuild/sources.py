@@ -64,7 +64,7 @@ def collect(
 ) -> dict[Cage, AppSources]:
     """The app's files of every cage; git is asked once for all of them.
 
-    Raises SourceError, also for two files that would go to one place.
+    Raises SourceError, also for two files that would go to one place, or one below the other.
     """
     entries = [(cage, entry) for cage in cages for entry in cage.app.files]
     listed = tracked_files(workspace, [entry for _, entry in entries])
@@ -83,6 +83,8 @@ def collect(
                     f" /{source.destination}",
                     hint="leave one out with exclude, or change a destination of app.files",
                 )
+    for cage in cages:
+        _check_nesting(cage, found[cage])
     return {
         cage: AppSources(
             files=tuple(found[cage][name] for name in sorted(found[cage])),
@@ -91,6 +93,23 @@ def collect(
         )
         for cage in cages
     }
+
+
+def _check_nesting(cage: Cage, found: dict[str, SourceFile]) -> None:
+    """Refuse a file below what is no folder: one would take the other's place in the image."""
+    folders: set[str] = set()
+    for name, file in found.items():
+        above = name.rpartition("/")[0]
+        while above and above not in folders:
+            other = found.get(above)
+            if other is not None and other.kind != "directory":
+                raise SourceError(
+                    f"{cage.address}: {other.path} goes to /{above}, and {file.path} below it, to"
+                    f" /{name}",
+                    hint="leave one out with exclude, or change a destination of app.files",
+                )
+            folders.add(above)
+            above = above.rpartition("/")[0]
 
 
 def _source(entry: AppFiles, file: TrackedFile, digest: Callable[[Path], Digest]) -> SourceFile:
