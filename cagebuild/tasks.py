@@ -14,6 +14,7 @@ from cagebuild.cli import command
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from cagebuild.config.model import Cage
     from cagebuild.pipeline import How
     from cagebuild.session import Session
 
@@ -130,7 +131,7 @@ def lock(
 
     parts = [word for word in words if update and word in PARTS]
     session = _session()
-    chosen = session.cages([word for word in words if word not in parts])
+    chosen = _cages_to_lock(session, [word for word in words if word not in parts], update)
     moved = check_names(parts) if update else frozenset()
     if "runtime" in moved:
         session = pipeline.update_installers(session, chosen)
@@ -138,6 +139,19 @@ def lock(
     show.sources(session, chosen)
     how = _how(jobs, keep_going, verbose, explain)
     show.locks(session, pipeline.lock(session, chosen, how, update=moved))
+
+
+def _cages_to_lock(session: Session, words: Sequence[str], update: bool) -> tuple[Cage, ...]:
+    from cagebuild.errors import UsageError
+    from cagebuild.pinning import PARTS
+
+    try:
+        return session.cages(words)
+    except UsageError as error:
+        if not update:
+            raise
+        hint = f"{error.hint + '; ' if error.hint else ''}the parts of a lock: {', '.join(PARTS)}"
+        raise UsageError(error.message, hint=hint) from None
 
 
 @command(help={"words": _TARGETS})
