@@ -109,7 +109,7 @@ def test_a_layer_is_unpacked_and_checked(tmp_path: Path, data: bytes) -> None:
 
 
 def test_a_layer_with_another_content_than_its_image_says(tmp_path: Path) -> None:
-    (tmp_path / "blob").write_bytes(gzip.compress(LAYER + bytes(512)))
+    (tmp_path / "blob").write_bytes(gzip.compress(LAYER + bytes(512), mtime=0))
     context = Context(
         tmp_path / "out",
         params={"diff_id": diff_id(LAYER)},
@@ -121,7 +121,7 @@ def test_a_layer_with_another_content_than_its_image_says(tmp_path: Path) -> Non
 
 
 def test_a_layer_that_is_cut_short(tmp_path: Path) -> None:
-    (tmp_path / "blob").write_bytes(gzip.compress(LAYER)[:-9])
+    (tmp_path / "blob").write_bytes(gzip.compress(LAYER, mtime=0)[:-9])
     context = Context(
         tmp_path / "out",
         params={"diff_id": diff_id(LAYER)},
@@ -149,7 +149,7 @@ def imported(folder: Path, data: bytes, *diff_ids: str, name: str | None = None)
 def test_an_archive_is_taken_apart(tmp_path: Path) -> None:
     upper = archive(regular("etc/x", b"y"))
     files = Files()
-    stored = [gzip.compress(LAYER), upper]
+    stored = [gzip.compress(LAYER, mtime=0), upper]
     made = files.image(LAYER, upper, stored=stored, config={"Cmd": ["/bin/app"]})
     data = files.layout(made).tar()
     context = imported(tmp_path, data, diff_id(LAYER), diff_id(upper))

@@ -82,10 +82,10 @@ def test_a_compressed_archive_whatever_its_name(tmp_path: Path, compress: object
 @pytest.mark.parametrize(
     ("media_type", "compressed"),
     [
-        (LAYER + "+gzip", gzip.compress(ONE)),
+        (LAYER + "+gzip", gzip.compress(ONE, mtime=0)),
         (LAYER + "+zstd", zstandard.compress(ONE)),
-        ("application/vnd.docker.image.rootfs.diff.tar.gzip", gzip.compress(ONE)),
-        (LAYER + "+gzip", gzip.compress(ONE[:512]) + gzip.compress(ONE[512:])),
+        ("application/vnd.docker.image.rootfs.diff.tar.gzip", gzip.compress(ONE, mtime=0)),
+        (LAYER + "+gzip", gzip.compress(ONE[:512], mtime=0) + gzip.compress(ONE[512:], mtime=0)),
     ],
 )
 def test_compressed_layers(tmp_path: Path, media_type: str, compressed: bytes) -> None:
@@ -261,7 +261,7 @@ def test_a_changed_layer(tmp_path: Path) -> None:
 
 def test_a_compressed_layer_with_another_content(tmp_path: Path) -> None:
     files = Files()
-    files.layout(files.image(ONE, stored=[gzip.compress(TWO)], media_type=LAYER + "+gzip"))
+    files.layout(files.image(ONE, stored=[gzip.compress(TWO, mtime=0)], media_type=LAYER + "+gzip"))
     _refused(files, tmp_path, f"its diff id is {sha256(TWO)}, not {sha256(ONE)}")
     assert list((tmp_path / "scratch").iterdir()) == []
 

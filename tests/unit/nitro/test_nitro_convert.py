@@ -43,7 +43,7 @@ def layout(
 ) -> Path:
     files = Files()
     config = {"Cmd": ["/bin/app"], "Env": ["A=1", "B=2"], "WorkingDir": "/bin", **(config or {})}
-    stored = [gzip.compress(layer) for layer in layers] if compressed else None
+    stored = [gzip.compress(layer, mtime=0) for layer in layers] if compressed else None
     kind = "application/vnd.oci.image.layer.v1.tar" + ("+gzip" if compressed else "")
     image = files.image(*layers, config=config, stored=stored, media_type=kind)
     return files.layout(image).folder(folder / ("compressed" if compressed else "layout"))
