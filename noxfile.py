@@ -104,7 +104,7 @@ def runtime(session: nox.Session) -> None:
 def bench(session: nox.Session) -> None:
     """The benchmarks at small sizes, failing above their limits."""
     python(session, "benchmarks/nothing_to_do.py", "--check", "--cages", "200", "--rounds", "5")
-    python(session, "benchmarks/eif.py", "--check")
+    python(session, "benchmarks/eif.py", "--check", "--rounds", "5")
 
 
 @nox.session(venv_backend="virtualenv", reuse_venv=True)

@@ -88,10 +88,13 @@ def test_killed_at_any_moment_then_built_right(tmp_path: Path, expected: str) ->
     store, log = tmp_path / "store", tmp_path / "log"
     dice = random.Random(20260711)
     killed = 0
+    began = time.monotonic()
+    assert finish(start(tmp_path / "other", tmp_path / "other log", "jobs=2")) == expected
+    whole = time.monotonic() - began
     for _ in range(20):
         process = start(store, log, "jobs=2")
         try:
-            process.wait(timeout=dice.uniform(0.05, 0.6))
+            process.wait(timeout=whole * dice.uniform(0.05, 0.95))
         except subprocess.TimeoutExpired:
             process.kill()
             killed += 1
