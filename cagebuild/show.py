@@ -48,6 +48,18 @@ def _warn_of(session: Session, cage: Cage, paths: Sequence[Path], what: str) -> 
         warn(f"{cage.address}: {names}{more} {what}")
 
 
+def uncommitted(session: Session, chosen: Sequence[Cage]) -> None:
+    """Warn of cages whose epoch is a commit's while their files differ from the last commit."""
+    from cagebuild.workspace import inputs, is_dirty
+
+    for cage in chosen:
+        if cage.epoch.policy == "commit" and is_dirty(session.workspace, inputs(cage)):
+            warn(
+                f"{cage.address}: has changes that are not committed; the epoch is the time of the"
+                " commit before"
+            )
+
+
 def results(session: Session, found: Iterable[Result]) -> None:
     """Print the PCRs of each cage, and how they compare with its lock."""
     for result in found:
@@ -56,7 +68,7 @@ def results(session: Session, found: Iterable[Result]) -> None:
         if result.warnings[_SHOWN:]:
             warn(f"{result.cage.address}: and {len(result.warnings) - _SHOWN} more of these")
         where = f"  {result.eif.relative_to(session.workspace.root)}" if result.eif else ""
-        print(f"{result.cage.address}{where}")
+        print(printable(f"{result.cage.address}{where}"))
         for name, value in result.pcrs.items():
             print(f"  {name}  {value}")
         if result.as_locked:
@@ -111,7 +123,7 @@ def cages(found: Sequence[Cage]) -> None:
     """Print addresses, names and files."""
     width = max((len(cage.address) for cage in found), default=0)
     for cage in found:
-        print(f"{cage.address:{width}}  {cage.name}  {cage.enclave.architecture}")
+        print(f"{printable(cage.address):{width}}  {cage.name}  {cage.enclave.architecture}")
 
 
 def difference(found: Difference, *, as_json: bool) -> None:

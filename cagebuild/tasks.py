@@ -137,6 +137,7 @@ def lock(
         session = pipeline.update_installers(session, chosen)
         chosen = session.cages([cage.address for cage in chosen])
     show.sources(session, chosen)
+    show.uncommitted(session, chosen)
     how = _how(jobs, keep_going, verbose, explain)
     show.locks(session, pipeline.lock(session, chosen, how, update=moved))
 

@@ -55,6 +55,14 @@ def test_what_moved_in_a_lock_is_told(workspace: Workspace) -> None:
     assert answer.lines[at + 1 : at + 3] == [f"    was {before}", f"    is  {after}"]
 
 
+def test_uncommitted_changes_are_told_when_the_epoch_is_a_commits(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path)
+    workspace.add("pay", CAGE + '\n[epoch]\npolicy = "commit"\n', note="first\n")
+    assert "not committed" not in workspace.ok("lock").err
+    workspace.write("pay/src/note", "second\n")
+    assert "warning: //pay: has changes that are not committed" in workspace.ok("lock").err
+
+
 def test_a_failed_measurement_leaves_the_lock_as_it_was(workspace: Workspace) -> None:
     before = (workspace.root / "pay/cage.lock").read_bytes()
     workspace.write("boot/bzImage", "no kernel\n")
