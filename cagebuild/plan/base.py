@@ -46,7 +46,7 @@ def base_layers(maker: Maker) -> tuple[list[Layer], Input | None]:
 def _debian(maker: Maker) -> list[Layer]:
     from cagebuild.debian.pins import DebianPins
 
-    pins = DebianPins.from_json(maker.lock.base.pins)
+    pins = maker.pins("base", DebianPins.from_json, maker.lock.base.pins)
     inputs = {
         f"{pin.name}.deb": maker.fetch(
             f"{pin.name} {pin.version}", pin.sha256, pin.size, pins.locations(pin)
@@ -72,7 +72,7 @@ def _debian(maker: Maker) -> list[Layer]:
 def _registry_image(maker: Maker) -> tuple[list[Layer], Input]:
     from cagebuild.image.registry import ImagePin
 
-    pin = ImagePin.from_json(maker.lock.base.pins)
+    pin = maker.pins("base", ImagePin.from_json, maker.lock.base.pins)
     config = maker.fetch("image config", pin.config.digest, pin.config.size, [pin.location])
     layers = [
         _unpacked(
@@ -88,7 +88,7 @@ def _registry_image(maker: Maker) -> tuple[list[Layer], Input]:
 def _archive(maker: Maker, base: ArchiveBase) -> tuple[list[Layer], Input]:
     from cagebuild.image.archivepin import ArchivePin
 
-    pin = ArchivePin.from_json(maker.lock.base.pins)
+    pin = maker.pins("base", ArchivePin.from_json, maker.lock.base.pins)
     if pin.archive is None:
         _check_layout(maker, base, pin)
         blobs = base.path / "blobs" / "sha256"

@@ -101,7 +101,7 @@ def _digest(maker: Maker, pins: Mapping[str, Any], name: str) -> Digest:
 def _aws(maker: Maker) -> dict[str, Input]:
     from cagebuild.nitro.aws import AwsPins
 
-    pins = AwsPins.from_json(maker.lock.boot.pins)
+    pins = maker.pins("boot", AwsPins.from_json, maker.lock.boot.pins)
     return {
         file: maker.fetch(f"AWS's {file}", pin.sha256, pin.size, [pin.url])
         for file, pin in pins.files.items()
@@ -124,7 +124,7 @@ def _debian_boot(maker: Maker, runtime: Step | None) -> dict[str, Input]:
 def _debian_kernel(maker: Maker, pins: object) -> Input:
     from cagebuild.debian.pins import DebianPins
 
-    kernel = DebianPins.from_json(pins)
+    kernel = maker.pins("boot", DebianPins.from_json, pins)
     if len(kernel.packages) != 1:
         raise maker.bad_pins("one kernel")
     (pin,) = kernel.packages

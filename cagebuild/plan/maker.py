@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 from cagebuild import code
 from cagebuild.errors import LockError, SourceError, StaleLockError
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from cagebuild.config.model import Cage
     from cagebuild.digest import Digest
     from cagebuild.lock import Lock
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +49,18 @@ class Maker:
         self.mirrors = mirrors
         self.digest = digest
         self.code = code.version()
+
+    def pins(self, part: Literal["base", "boot"], read: Callable[[object], T], data: object) -> T:
+        """Pins of a part of the lock; raises LockError naming the lock and what makes them anew."""
+        try:
+            return read(data)
+        except LockError as error:
+            # They answer the settings as they are, so 'invoke lock' alone would keep them.
+            raise LockError(
+                f"{self.cage.address}: {self.cage.lock_file.name}: {error.message}",
+                hint="take the file from git again, or pin anew:"
+                f" invoke lock --update {part} {self.cage.address}",
+            ) from None
 
     def step(
         self,
