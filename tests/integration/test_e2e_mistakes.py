@@ -228,13 +228,6 @@ def test_boot_files_of_the_wrong_kind(repo: Repo) -> None:
     assert "a bug" not in refused.err
 
 
-def test_a_program_that_is_not_in_the_image(repo: Repo) -> None:
-    """Nobody can tell in general, so it is no error; the manifest and the warnings are right."""
-    repo.replace("services/pay/cage.toml", '"/srv/run"', '"/srv/missing"')
-    repo.invoke("lock")
-    repo.invoke("build")
-
-
 def test_results_in_the_way_are_replaced_and_a_folder_in_their_place_is_told(repo: Repo) -> None:
     repo.invoke("build", "//services/pay")
     file = repo.dist("pay") / "pay.eif"

@@ -146,7 +146,9 @@ class Repo:
         self.write(name, text.replace(old, new))
 
     def commit(self, time: int = 1_700_000_000) -> None:
-        self.checkout.commit(time)
+        """Commit what changed, if anything did."""
+        if self.checkout.git("status", "--porcelain"):
+            self.checkout.commit(time)
 
     def clone(self, root: Path, **environment: str) -> Repo:
         """What a colleague gets from ``git clone``; environment as here."""
