@@ -41,7 +41,8 @@ def as_json(session: Session, plans: Sequence[Plan]) -> str:
             {
                 "id": step.id,
                 "name": step.name,
-                **step.facts(),
+                **step.recipe(),
+                **({"expected": step.facts()["params"]} if step.expected else {}),
                 "hit": session.store.lookup(step.id) is not None,
             }
             for step in in_order([plan.eif]).values()

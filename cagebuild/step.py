@@ -5,6 +5,10 @@ code behind the kind, the parameters, and for each input either the digest of it
 and output name of the step that makes it. Where an input's bytes lie on this machine is not part of
 the id, and neither are hints: what may help to get the outputs but cannot change them, such as
 where a file that is known by its digest can be had.
+
+A step whose outputs are all known beforehand (``expected``), such as a locked file or a kernel that
+is pinned and built from source, is those outputs: its id is the hash of their digests alone. How
+they are come by makes no difference, for they are checked.
 """
 
 from __future__ import annotations
@@ -50,7 +54,8 @@ class Step:
 
     ``hints`` is JSON that cannot change the outputs (locations of a file with known digest), so it
     is in neither the id nor ``facts()``. Steps of one id are equal. Raises TypeError for params
-    that are not JSON, ValueError for outputs without a file's name and inputs that nothing makes.
+    that are not JSON, ValueError for outputs without a file's name, inputs that nothing makes, and
+    digests expected of some outputs but not of all.
     """
 
     kind: str
@@ -61,6 +66,8 @@ class Step:
     outputs: tuple[str, ...]
     platform: str = "any"
     hints: Mapping[str, object] = field(default_factory=dict, compare=False)
+    expected: Mapping[str, Digest] | None = None
+    """Digests of all outputs by name, where they are known before the step runs."""
     id: str = field(init=False)
 
     def __post_init__(self) -> None:
@@ -73,6 +80,8 @@ class Step:
         for given in self.inputs.values():
             if isinstance(given, StepInput) and given.output not in given.step.outputs:
                 raise ValueError(f"{self.name}: {given.step.name} has no output {given.output!r}")
+        if self.expected is not None and self.expected.keys() != set(self.outputs):
+            raise ValueError(f"{self.name}: digests are expected of {sorted(self.expected)} only")
         object.__setattr__(self, "id", hashlib.sha256(canonical(self.facts())).hexdigest())
 
     def __eq__(self, other: object) -> bool:
@@ -86,6 +95,13 @@ class Step:
 
     def facts(self) -> dict[str, object]:
         """All that the id covers, as JSON: also what is compared to explain a miss."""
+        if self.expected is None:
+            return self.recipe()
+        digests = {name: str(digest) for name, digest in self.expected.items()}
+        return {"kind": "pinned", "params": digests}
+
+    def recipe(self) -> dict[str, object]:
+        """What the outputs are made from and how, as JSON."""
         return {
             "kind": self.kind,
             "code": self.code,

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeVar
 
-from cagebuild import code
 from cagebuild.errors import LockError, SourceError, StaleLockError
-from cagebuild.step import FileInput, Input, Step, StepInput
+from cagebuild.step import FileInput, Input
+from cagebuild.stepmaker import StepMaker
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from cagebuild.config.model import Cage
@@ -34,7 +34,7 @@ def short(digest: Digest) -> str:
     return digest.hex[:12]
 
 
-class Maker:
+class Maker(StepMaker):
     """Makes the steps of one cage."""
 
     def __init__(
@@ -44,11 +44,10 @@ class Maker:
         mirrors: tuple[str, ...],
         digest: Callable[[Path], Digest],
     ) -> None:
+        super().__init__(lock.architecture, mirrors)
         self.cage = cage
         self.lock = lock
-        self.mirrors = mirrors
         self.digest = digest
-        self.code = code.version()
 
     def pins(self, part: Literal["base", "boot"], read: Callable[[object], T], data: object) -> T:
         """Pins of a part of the lock; raises LockError naming the lock and what makes them anew."""
@@ -61,41 +60,6 @@ class Maker:
                 hint="take the file from git again, or pin anew:"
                 f" invoke lock --update {part} {self.cage.address}",
             ) from None
-
-    def step(
-        self,
-        kind: str,
-        name: str,
-        *,
-        outputs: Iterable[str],
-        params: Mapping[str, object] | None = None,
-        inputs: Mapping[str, Input] | None = None,
-    ) -> Step:
-        return Step(
-            kind=kind,
-            code=self.code,
-            name=name,
-            params=params or {},
-            inputs=inputs or {},
-            outputs=tuple(outputs),
-            platform=self.lock.architecture,
-        )
-
-    def fetch(self, name: str, digest: Digest, size: int | None, locations: Iterable[str]) -> Input:
-        """A locked file. Its id is its digest: the same file is fetched once for all cages."""
-        step = Step(
-            kind="fetch",
-            code="",
-            name=f"fetch {name}",
-            params={"digest": str(digest)},
-            inputs={},
-            outputs=("file",),
-            hints={
-                "size": size,
-                "locations": [*(f"{m}/{digest.hex}" for m in self.mirrors), *locations],
-            },
-        )
-        return StepInput(step=step, output="file")
 
     def pinned_file(self, key: str, path: Path, digest: Digest) -> FileInput:
         """A file of the cage's own that the lock names by digest."""

@@ -9,6 +9,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from cagebuild.digest import Digest
+from cagebuild.errors import DigestMismatchError
 from cagebuild.store import filelock
 from cagebuild.store.records import Blob, Result, Run
 
@@ -79,9 +80,13 @@ class Session:
             filelock.release(descriptor, path)
 
     def commit(self, step: Step, files: Mapping[str, Path]) -> Result:
-        """Take a step's outputs, files below ``scratch``, and record them as its result."""
+        """Take a step's outputs, files below ``scratch``, and record them as its result.
+
+        Raises DigestMismatchError for another output than the step was expected to make.
+        """
         with self._store.errors():
             sealed = {name: self._seal(files[name]) for name in step.outputs}
+            _check_expected(step, {name: blob.digest for name, (_, blob) in sealed.items()})
             result = Result(
                 step_id=step.id,
                 name=step.name,
@@ -119,6 +124,15 @@ class Session:
         temporary.write_bytes(data)
         target.parent.mkdir(exist_ok=True)
         temporary.replace(target)
+
+
+def _check_expected(step: Step, made: Mapping[str, Digest]) -> None:
+    for name, expected in (step.expected or {}).items():
+        if made[name] != expected:
+            raise DigestMismatchError(
+                f"{step.name}: {name} is not what is pinned: got {made[name]}, expected {expected}",
+                hint="what it is made from was changed, or this machine makes something else of it",
+            )
 
 
 def live_step_ids(store: Store) -> tuple[set[str], bool]:
