@@ -12,13 +12,15 @@ MAKES_OUTPUTS = (
     "debian",
     "image",
     "nitro",
+    "sandbox",
     "steps",
     "digest.py",
     "files.py",
     "lockjson.py",
     "runtime",
 )
-"""All that the code of a step may import, but for fetching, whose results are checked by digest."""
+"""All that the code of a step may import, but for fetching, whose results are checked by digest,
+and what steps in containers run in."""
 
 
 @cache

@@ -7,20 +7,25 @@ be pasted.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shlex
 import shutil
+import signal
 import subprocess
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 from cagebuild.errors import ToolFailedError, ToolMissingError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
 _LAST_LINES = 20
+_LOOK_AGAIN = 0.2
+"""Seconds between two looks at a program that is watched."""
+_ENGINES = ("DOCKER_HOST", "DOCKER_CONTEXT", "DOCKER_CONFIG", "CONTAINER_HOST", "XDG_RUNTIME_DIR")
 _NETWORK = re.compile(
     r"(PIP_\w+|(https?|all|no)_proxy|SSL_CERT_(FILE|DIR)|REQUESTS_CA_BUNDLE|NETRC|XDG_CONFIG_HOME)",
     re.IGNORECASE,
@@ -43,6 +48,11 @@ def network_settings() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if _NETWORK.fullmatch(name)}
 
 
+def engine_settings() -> dict[str, str]:
+    """Where the user's container engine is: not what runs in it."""
+    return {name: os.environ[name] for name in _ENGINES if name in os.environ}
+
+
 def run(
     argv: Sequence[str],
     *,
@@ -57,12 +67,7 @@ def run(
     the program is not there and ToolFailedError, with the last lines of its standard error, when it
     fails.
     """
-    environment = {
-        "PATH": os.environ.get("PATH", os.defpath),
-        "HOME": os.environ.get("HOME", "/"),
-        "LC_ALL": "C",
-        **(env or {}),
-    }
+    environment = {**_bare_environment(), **(env or {})}
     try:
         done = subprocess.run(
             list(argv),
@@ -91,3 +96,53 @@ def attend(argv: Sequence[str], *, cwd: Path, env: Mapping[str, str]) -> int:
     It gets the caller's own environment, with ``env`` on top: it stands for a command of the user.
     """
     return subprocess.run(list(argv), cwd=cwd, env={**os.environ, **env}, check=False).returncode
+
+
+def watch(
+    argv: Sequence[str],
+    *,
+    output: BinaryIO,
+    errors: BinaryIO | None = None,
+    stdin: BinaryIO | None = None,
+    watcher: Callable[[int], None] = lambda _: None,
+) -> int:
+    """Run a long program, keep what it says in ``output``, and return its exit status.
+
+    ``errors`` gets its standard error, if that is to be kept apart. ``stdin`` is an open file, or
+    nothing. The program has a bare environment (PATH, HOME, LC_ALL=C, ``engine_settings``) and a
+    session of its own, so that Ctrl-C is the caller's to hear of. ``watcher`` is told the size of
+    ``output``, at least twice a second; whatever it raises ends the program and is passed on.
+    Raises ToolMissingError.
+    """
+    environment = {**_bare_environment(), **engine_settings()}
+    try:
+        process = subprocess.Popen(
+            list(argv),
+            env=environment,
+            stdin=stdin if stdin is not None else subprocess.DEVNULL,
+            stdout=output,
+            stderr=errors if errors is not None else subprocess.STDOUT,
+            start_new_session=True,
+        )
+    except FileNotFoundError as error:
+        raise ToolMissingError(f"the program '{argv[0]}' is not on this machine") from error
+    try:
+        while True:
+            watcher(os.fstat(output.fileno()).st_size)
+            try:
+                return process.wait(timeout=_LOOK_AGAIN)
+            except subprocess.TimeoutExpired:
+                continue
+    finally:
+        if process.poll() is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+def _bare_environment() -> dict[str, str]:
+    return {
+        "PATH": os.environ.get("PATH", os.defpath),
+        "HOME": os.environ.get("HOME", "/"),
+        "LC_ALL": "C",
+    }

@@ -31,3 +31,8 @@ def store_folder() -> str | None:
     if not text.startswith("/"):
         raise UsageError(f"CAGEBUILD_STORE is {text[:80]!r}, not an absolute path")
     return text
+
+
+def sandbox() -> str | None:
+    """CAGEBUILD_SANDBOX: which sandbox runs steps in containers; None: the first that works."""
+    return os.environ.get("CAGEBUILD_SANDBOX") or None

@@ -65,7 +65,7 @@ class ProcessExecutor:
         outputs = task.scratch / "outputs"
         outputs.mkdir()
         function(_Context(task, outputs))
-        return _collect(task.step, outputs)
+        return collect(task.step, outputs)
 
 
 class _Context:
@@ -98,7 +98,7 @@ class _Context:
         self._progress(done, total)
 
 
-def _collect(step: Step, outputs: Path) -> dict[str, Path]:
+def collect(step: Step, outputs: Path) -> dict[str, Path]:
     """Every declared output, a regular file, and nothing else; BrokenStepError otherwise."""
     found = {path.name: path for path in outputs.iterdir()}
     if missing := sorted(set(step.outputs) - found.keys()):

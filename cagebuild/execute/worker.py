@@ -105,7 +105,11 @@ class Worker:
                 step=step,
                 inputs=given.paths,
                 digests=given.digests,
-                hints={**step.hints, "partials": str(self._store.root / "partials")},
+                hints={
+                    **step.hints,
+                    "partials": str(self._store.root / "partials"),
+                    "logs": str(self._store.root / "logs"),
+                },
                 scratch=folder,
                 progress=progress,
             )

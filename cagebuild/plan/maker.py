@@ -10,7 +10,7 @@ from cagebuild.step import FileInput, Input
 from cagebuild.stepmaker import StepMaker
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
     from pathlib import Path
 
     from cagebuild.config.model import Cage
