@@ -90,6 +90,8 @@ class ContainerEngine:
                     *("create", "--name", name, "--network", "none", "--hostname", HOSTNAME),
                     *("--user", f"{USER}:{USER}", "--workdir", f"/{BUILD}"),
                     *("--cap-drop", "ALL", "--security-opt", "no-new-privileges"),
+                    # Engines raise it by default, which not every machine lets them do.
+                    *("--ulimit", "nofile=1024:1024"),
                     *(name, *job.command()),
                 ],
             )
