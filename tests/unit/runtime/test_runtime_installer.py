@@ -6,6 +6,7 @@ import io
 import json
 import os
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,16 @@ import pytest
 
 from cagebuild.digest import Digest
 from cagebuild.errors import ImageError
-from cagebuild.runtime.installer import MANIFEST, Origin, split_installer, write_installer
+from cagebuild.image.layers import Layer, flatten
+from cagebuild.image.tree import Kind, Region
+from cagebuild.runtime.installer import (
+    MANIFEST,
+    InstallerFile,
+    read_manifest,
+    split_installer,
+    write_installer,
+)
+from cagebuild.runtime.origin import Origin, SourceFile, package_url
 from cagebuild.steps import runtime
 from tests.support.steps import Context
 
@@ -21,19 +31,52 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 GUEST, INIT = b"guest program", b"init program" * 1000
-ORIGIN = Origin(source=Digest.of(b"sources"), toolchain="go1.27.3")
-KNOWN = Digest.parse("sha256:dc96d23aba29681432c1bd7ae9391d67f1287b63417f39917a1fe31e3080ba25")
+BOX, SCRIPT = b"busybox", b"#!/cage/bin/sh\n"
+OURS = Origin(
+    name="cage-guest",
+    version="1.0",
+    licence="Apache-2.0",
+    purl=package_url("golang/cagebuild.dev/runtime", "1.0"),
+    sources=(SourceFile(name="runtime", digest=Digest.of(b"sources")),),
+)
+BUSYBOX = Origin(
+    name="busybox",
+    version="1:1.35.0-4+deb12u1",
+    licence="GPL-2.0-only",
+    purl=package_url("deb/debian/busybox", "1:1.35.0-4+deb12u1", arch="source"),
+    sources=(
+        SourceFile(
+            name="busybox_1.35.0.orig.tar.bz2",
+            digest=Digest.of(b"busybox"),
+            url="https://snapshot.example/busybox_1.35.0.orig.tar.bz2",
+        ),
+    ),
+)
+LIBC = replace(BUSYBOX, name="glibc", licence="LGPL-2.1-or-later")
+KNOWN = Digest.parse("sha256:59294d544ba1bea169b7e5fb52a1a826dd09ff2efdbd08c46ccbab8da620194b")
 """Of the archive that ``written`` writes. A change of it moves the PCRs of every cage."""
 
 
 def written(folder: Path, init: bytes = INIT) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    files = {"init": folder / "b", "cage/bin/cage-guest": folder / "a"}
-    files["init"].write_bytes(init)
-    files["cage/bin/cage-guest"].write_bytes(GUEST)
     target = folder / "installer.tar"
-    write_installer(target, architecture="x86_64", files=files, origin=ORIGIN)
+    write_installer(target, architecture="x86_64", files=good_files(folder, init))
     return target
+
+
+def good_files(folder: Path, init: bytes = INIT) -> list[InstallerFile]:
+    """What an installer has, in no order."""
+    folder.mkdir(parents=True, exist_ok=True)
+    contents = {"b": init, "a": GUEST, "c": BOX, "d": SCRIPT}
+    for name, content in contents.items():
+        (folder / name).write_bytes(content)
+    box = (BUSYBOX, LIBC)
+    return [
+        InstallerFile(path="cage/service/app/run", source=folder / "d", origins=(OURS,)),
+        InstallerFile(path="cage/bin/sh", target="busybox", origins=box),
+        InstallerFile(path="init", source=folder / "b", origins=(OURS,)),
+        InstallerFile(path="cage/bin/busybox", source=folder / "c", origins=box),
+        InstallerFile(path="cage/bin/cage-guest", source=folder / "a", origins=(OURS,)),
+    ]
 
 
 def split(installer: Path, folder: Path) -> tuple[Path, Path]:
@@ -52,26 +95,85 @@ def test_the_bytes_do_not_depend_on_umask_or_times(tmp_path: Path) -> None:
         strict = written(tmp_path / "strict")
     finally:
         os.umask(before)
-    for file in ("a", "b"):
+    for file in "abcd":
         os.utime(tmp_path / "strict" / file, (0, 0))
     assert Digest.of_file(strict) == KNOWN
 
 
-def test_the_manifest_lists_every_file_but_itself(tmp_path: Path) -> None:
+def test_the_manifest_lists_every_file_and_link_but_itself(tmp_path: Path) -> None:
     with tarfile.open(written(tmp_path)) as archive:
         stream = archive.extractfile(MANIFEST)
         assert stream is not None
         manifest = json.load(stream)
     assert manifest["architecture"] == "x86_64"
-    assert [
-        (file["path"], file["digest"], file["size"], file["mode"]) for file in manifest["files"]
-    ] == [
-        ("cage/bin/cage-guest", str(Digest.of(GUEST)), len(GUEST), "0755"),
-        ("init", str(Digest.of(INIT)), len(INIT), "0755"),
+    assert manifest["origins"] == [BUSYBOX.to_json(), OURS.to_json(), LIBC.to_json()]
+    ours = {"licence": "Apache-2.0", "origin": ["cage-guest"]}
+    box = {"licence": "GPL-2.0-only AND LGPL-2.1-or-later", "origin": ["busybox", "glibc"]}
+
+    def file(path: str, content: bytes, **more: object) -> dict[str, object]:
+        size, digest = len(content), str(Digest.of(content))
+        head = {"path": path, "type": "file", "digest": digest, "size": size, "mode": "0755"}
+        return {**head, **more}
+
+    link = {"path": "cage/bin/sh", "type": "link", "target": "busybox", "mode": "0777"}
+    assert manifest["files"] == [
+        file("cage/bin/busybox", BOX, **box),
+        file("cage/bin/cage-guest", GUEST, **ours),
+        {**link, **box},
+        file("cage/service/app/run", SCRIPT, **ours),
+        file("init", INIT, **ours),
     ]
-    for file in manifest["files"]:
-        assert file["licence"] == "Apache-2.0 AND BSD-3-Clause"
-        assert file["origin"] == {"source": str(ORIGIN.source), "toolchain": "go1.27.3"}
+
+
+def test_what_is_read_is_what_was_written(tmp_path: Path) -> None:
+    manifest = read_manifest(written(tmp_path))
+    assert manifest.origins == (BUSYBOX, OURS, LIBC)
+    assert manifest.from_bytes(manifest.to_bytes()) == manifest
+
+
+def test_the_order_of_files_makes_no_difference(tmp_path: Path) -> None:
+    target = tmp_path / "turned.tar"
+    write_installer(target, architecture="x86_64", files=reversed(good_files(tmp_path)))
+    assert Digest.of_file(target) == KNOWN
+
+
+def test_a_file_that_only_is_read_is_0644(tmp_path: Path) -> None:
+    files = good_files(tmp_path)
+    files[0] = replace(files[0], executable=False)
+    write_installer(tmp_path / "x.tar", architecture="x86_64", files=files)
+    with tarfile.open(tmp_path / "x.tar") as archive:
+        assert archive.getmember("cage/service/app/run").mode == 0o644
+
+
+WRONG: dict[str, tuple[Callable[[InstallerFile], list[InstallerFile]], str]] = {
+    "name twice": (lambda file: [file, replace(file)], "two files of the name"),
+    "outside": (lambda file: [replace(file, path="bin/sh")], "outside of cage/"),
+    "parent": (lambda file: [replace(file, path="cage/../sh")], "no plain path"),
+    "manifest": (lambda file: [replace(file, path=MANIFEST)], "a name is there twice"),
+    "settings": (lambda file: [replace(file, path="cage/etc/cage.json")], "the cage's own"),
+    "below a file": (lambda file: [replace(file, path="cage/bin/sh/x")], "name is there twice"),
+    "neither file nor link": (lambda file: [replace(file, source=None)], "neither a file nor"),
+    "both": (lambda file: [replace(file, target="busybox")], "or both"),
+    "dangling": (lambda file: [replace(file, source=None, target="x")], "no file beside it"),
+    "no origin": (lambda file: [replace(file, origins=())], "has no origin"),
+    "origin twice": (lambda file: [replace(file, origins=(OURS, OURS))], "no origin, or one twice"),
+    "two origins of a name": (
+        lambda file: [replace(file, origins=(replace(OURS, version="2"),))],
+        "two origins of the name",
+    ),
+}
+
+
+@pytest.mark.parametrize(("change", "message"), WRONG.values(), ids=WRONG.keys())
+def test_what_would_not_be_read_is_not_written(
+    tmp_path: Path, change: Callable[[InstallerFile], list[InstallerFile]], message: str
+) -> None:
+    first, *others = good_files(tmp_path)
+    target = tmp_path / "wrong.tar"
+    with pytest.raises(ImageError) as caught:
+        write_installer(target, architecture="x86_64", files=[*change(first), *others])
+    assert message in caught.value.message
+    assert not target.exists()
 
 
 def test_the_step_takes_layer_and_init_apart(tmp_path: Path) -> None:
@@ -79,19 +181,41 @@ def test_the_step_takes_layer_and_init_apart(tmp_path: Path) -> None:
     assert init.read_bytes() == INIT
     with tarfile.open(layer) as archive:
         found = [
-            (member.name, member.isdir(), member.mode, member.uid, member.gid, member.mtime)
+            (member.name, member.type, member.mode, member.uid, member.gid, member.mtime)
             for member in archive
         ]
         stream = archive.extractfile("cage/bin/cage-guest")
         assert stream is not None
         assert stream.read() == GUEST
+        assert archive.getmember("cage/bin/sh").linkname == "busybox"
+    folder, file = tarfile.DIRTYPE, tarfile.REGTYPE
     assert found == [
-        ("cage", True, 0o755, 0, 0, 0),
-        ("cage/bin", True, 0o755, 0, 0, 0),
-        ("cage/bin/cage-guest", False, 0o755, 0, 0, 0),
-        ("cage/etc", True, 0o755, 0, 0, 0),
-        ("cage/manifest.json", False, 0o644, 0, 0, 0),
+        ("cage", folder, 0o755, 0, 0, 0),
+        ("cage/bin", folder, 0o755, 0, 0, 0),
+        ("cage/bin/busybox", file, 0o755, 0, 0, 0),
+        ("cage/bin/cage-guest", file, 0o755, 0, 0, 0),
+        ("cage/bin/sh", tarfile.SYMTYPE, 0o777, 0, 0, 0),
+        ("cage/etc", folder, 0o755, 0, 0, 0),
+        ("cage/manifest.json", file, 0o644, 0, 0, 0),
+        ("cage/service", folder, 0o755, 0, 0, 0),
+        ("cage/service/app", folder, 0o755, 0, 0, 0),
+        ("cage/service/app/run", file, 0o755, 0, 0, 0),
     ]
+    origins = json.loads((layer.parent / "origins.json").read_text())
+    assert origins == {
+        "cage/bin/busybox": "runtime, from busybox 1:1.35.0-4+deb12u1",
+        "cage/bin/cage-guest": "runtime, from cage-guest 1.0",
+        "cage/bin/sh": "runtime, from busybox 1:1.35.0-4+deb12u1",
+        "cage/service/app/run": "runtime, from cage-guest 1.0",
+    }
+
+
+def test_links_are_in_the_image_that_the_layer_becomes(tmp_path: Path) -> None:
+    layer, _ = split(written(tmp_path), tmp_path)
+    found = Layer(region=Region.of_file(layer), name="runtime layer", origin="runtime")
+    root = flatten([found])
+    shell = root.children[b"cage"].children[b"bin"].children[b"sh"]  # type: ignore[index]
+    assert (shell.kind, shell.target) == (Kind.SYMLINK, b"busybox")
 
 
 class Archive:
@@ -139,28 +263,54 @@ class Archive:
 
 def listed(name: str, data: bytes = b"", mode: str = "0644") -> dict[str, Any]:
     """A manifest's words on a file."""
-    digest = str(Digest.of(data))
-    origin = {"source": digest, "toolchain": "x"}
-    head = {"path": name, "digest": digest, "size": len(data), "mode": mode}
-    return {**head, "licence": "", "origin": origin}
+    head = {"path": name, "type": "file", "digest": str(Digest.of(data)), "size": len(data)}
+    return {**head, "mode": mode, "licence": "Apache-2.0", "origin": ["cage-guest"]}
+
+
+def listed_link(name: str, target: str) -> dict[str, Any]:
+    """A manifest's words on a link."""
+    head = {"path": name, "type": "link", "target": target, "mode": "0777"}
+    return {**head, "licence": "Apache-2.0", "origin": ["cage-guest"]}
+
+
+def insert(document: dict[str, Any], file: dict[str, Any]) -> None:
+    """List one file more, in its place."""
+    document["files"].append(file)
+    document["files"].sort(key=lambda each: str(each["path"]))
 
 
 def with_more(archive: Archive) -> None:
     archive.add("cage/share", type=tarfile.DIRTYPE, mode=0o755)
     archive.add("cage/share/text", b"more", mode=0o644)
-    archive.manifest(lambda document: document["files"].append(listed("cage/share/text", b"more")))
+    archive.manifest(lambda document: insert(document, listed("cage/share/text", b"more")))
 
 
 def outside(name: str) -> Callable[[Archive], None]:
     def change(archive: Archive) -> None:
         archive.add(name, b"x", mode=0o644)
-        archive.manifest(lambda document: document["files"].append(listed(name, b"x")))
+        archive.manifest(lambda document: insert(document, listed(name, b"x")))
 
     return change
 
 
 def entry(**attributes: Any) -> Callable[[Archive], None]:
     return lambda archive: archive.add("cage/x", **{"mode": 0o644, **attributes})
+
+
+def link(name: str, target: str, **attributes: Any) -> Callable[[Archive], None]:
+    """A link that is listed."""
+
+    def change(archive: Archive) -> None:
+        attributes.setdefault("mode", 0o777)
+        archive.add(name, type=tarfile.SYMTYPE, linkname=target, **attributes)
+        archive.manifest(lambda document: insert(document, listed_link(name, target)))
+
+    return change
+
+
+def in_place_of_a_file(archive: Archive) -> None:
+    archive.remove("cage/service/app/run")
+    archive.add("cage/service/app/run", type=tarfile.SYMTYPE, linkname="x", mode=0o777)
 
 
 def guest(**attributes: Any) -> Callable[[Archive], None]:
@@ -198,10 +348,39 @@ BAD: dict[str, tuple[Callable[[Archive], None], str]] = {
     "dot in the name": (outside("cage/./x"), "no plain path"),
     "control character in the name": (outside("cage/a\nb"), "not plain ASCII"),
     "long name": (outside(f"cage/{'n' * 90}/{'m' * 99}"), "too long"),
-    "symlink": (entry(type=tarfile.SYMTYPE, linkname="/etc"), "neither a folder nor"),
-    "hard link": (entry(type=tarfile.LNKTYPE, linkname="init"), "neither a folder nor"),
-    "device": (entry(type=tarfile.CHRTYPE), "neither a folder nor"),
-    "fifo": (entry(type=tarfile.FIFOTYPE), "neither a folder nor"),
+    "link that is not listed": (
+        entry(type=tarfile.SYMTYPE, linkname="manifest.json", mode=0o777),
+        "differ in which files",
+    ),
+    "link to an absolute path": (link("cage/bin/x", "/cage/bin/sh"), "no file's name"),
+    "link to another folder": (link("cage/bin/x", "../manifest.json"), "no file's name"),
+    "link into a folder": (link("cage/x", "bin/busybox"), "no file's name"),
+    "link to the folder above": (link("cage/bin/x", ".."), "no file's name"),
+    "link to its own folder": (link("cage/bin/x", "."), "no file's name"),
+    "link to nothing": (link("cage/bin/x", ""), "no file's name"),
+    "link to a name with a blank": (link("cage/bin/x", "a b"), "no file's name"),
+    "link to a name that is not ASCII": (link("cage/bin/x", "b\u00fcsybox"), "no file's name"),
+    "dangling link": (link("cage/bin/x", "bash"), "no file beside it"),
+    "link to a file of another folder": (link("cage/x", "busybox"), "no file beside it"),
+    "link to itself": (link("cage/bin/x", "x"), "no file beside it"),
+    "link to a link": (link("cage/bin/x", "sh"), "no file beside it"),
+    "link to a folder": (link("cage/x", "bin"), "no file beside it"),
+    "link beside init": (link("initrd", "init"), "outside of cage/"),
+    "link as folder": (link("cage/bin/sh/x", "busybox"), "no entry for its folder"),
+    "link's mode": (link("cage/bin/x", "busybox", mode=0o755), "mode 0755, expected 0:0, 0, and"),
+    "link's owner": (link("cage/bin/x", "busybox", uid=5), "got owner 5:0"),
+    "link that has content": (
+        lambda archive: archive.rewrite("cage/bin/sh", b"x" * 512),
+        "no folder, regular",
+    ),
+    "link with another target": (
+        lambda archive: setattr(archive.find("cage/bin/sh"), "linkname", "cage-guest"),
+        "cage/bin/sh: got",
+    ),
+    "link in the place of a file": (in_place_of_a_file, "no file beside it"),
+    "hard link": (entry(type=tarfile.LNKTYPE, linkname="init"), "no folder, regular"),
+    "device": (entry(type=tarfile.CHRTYPE), "no folder, regular"),
+    "fifo": (entry(type=tarfile.FIFOTYPE), "no folder, regular"),
     "owner": (guest(uid=1000), "got owner 1000:0"),
     "group": (guest(gid=5), "got owner 0:5"),
     "time": (guest(mtime=1), "mtime 1"),
@@ -216,26 +395,27 @@ BAD: dict[str, tuple[Callable[[Archive], None], str]] = {
     "no guest": (lambda archive: archive.remove("cage/bin/cage-guest"), "has no file"),
     "no manifest": (lambda archive: archive.remove(MANIFEST), "has no file"),
     "settings": (outside("cage/etc/cage.json"), "the cage's own"),
+    "settings as a link": (link("cage/etc/cage.json", "x"), "no file beside it"),
     "file that the manifest lacks": (entry(), "differ in which files"),
     "manifest's file that is not there": (
-        lambda archive: archive.manifest(lambda d: d["files"].append(listed("cage/y"))),
+        lambda archive: archive.manifest(lambda d: insert(d, listed("cage/y"))),
         "differ in which files",
     ),
     "other content": (
         lambda archive: archive.rewrite("init", INIT[:-1] + b"X"),
         f"init: got {Digest.of(INIT[:-1] + b'X')}",
     ),
-    "other size": (lambda archive: archive.rewrite("init", b""), "init: got (0,"),
+    "other size": (lambda archive: archive.rewrite("init", b""), "init: got ('file', '0755', 0,"),
     "other mode": (guest(mode=0o644), "cage/bin/cage-guest: got"),
     "manifest that is no JSON": (lambda archive: archive.rewrite(MANIFEST, b"{"), "not JSON"),
     "manifest that is deep": (
         lambda archive: archive.rewrite(MANIFEST, b"[" * 200_000),
         "not JSON",
     ),
-    "manifest that is an array": (lambda archive: archive.rewrite(MANIFEST, b"[]"), "version 1"),
-    "manifest of version 2": (
-        lambda archive: archive.manifest(lambda document: document.update(version=2)),
-        "version 1",
+    "manifest that is an array": (lambda archive: archive.rewrite(MANIFEST, b"[]"), "version 2"),
+    "manifest of version 1": (
+        lambda archive: archive.manifest(lambda document: document.update(version=1)),
+        "version 2",
     ),
     "manifest that is huge": (
         lambda archive: archive.rewrite(MANIFEST, b" " * (1 << 20) + b"{}"),
@@ -246,9 +426,46 @@ BAD: dict[str, tuple[Callable[[Archive], None], str]] = {
         "other keys",
     ),
     "manifest's file with another key": (file_key("setuid", True), "other keys"),
-    "manifest's file without a digest": (file_key("digest", None), "are strings"),
+    "manifest's file without a digest": (file_key("digest", None), "a digest is no text"),
     "manifest's file with a bad digest": (file_key("digest", "md5:0"), "not a digest"),
     "manifest's file with size true": (file_key("size", True), "has no size"),
+    "manifest's file with a negative size": (file_key("size", -1), "has no size"),
+    "manifest's file without a path": (file_key("path", None), "a path is no text"),
+    "manifest's file with a mode that is none": (file_key("mode", "755"), "not a mode"),
+    "manifest's file of another type": (file_key("type", "device"), "no known type"),
+    "manifest's file that is said to be a link": (file_key("type", "link"), "other keys"),
+    "manifest's file with another licence": (file_key("licence", "MIT"), "its origins say"),
+    "manifest's file without an origin": (file_key("origin", []), "has no origin"),
+    "manifest's file with an unknown origin": (file_key("origin", ["bash"]), "not listed"),
+    "manifest's file with an origin in words": (file_key("origin", "busybox"), "are lists"),
+    "manifest's files not sorted": (
+        lambda archive: archive.manifest(lambda document: document["files"].reverse()),
+        "not sorted by path",
+    ),
+    "manifest's origins not sorted": (
+        lambda archive: archive.manifest(lambda document: document["origins"].reverse()),
+        "not sorted by name",
+    ),
+    "manifest's origin twice": (
+        lambda archive: archive.manifest(
+            lambda document: document["origins"].append(document["origins"][-1])
+        ),
+        "a name is there twice",
+    ),
+    "manifest's origin that nothing has": (
+        lambda archive: archive.manifest(
+            lambda document: document["origins"].append(replace(OURS, name="zlib").to_json())
+        ),
+        "without a file",
+    ),
+    "manifest's origin with another key": (
+        lambda archive: archive.manifest(lambda document: document["origins"][0].update(by="me")),
+        "other keys",
+    ),
+    "manifest for another machine": (
+        lambda archive: archive.manifest(lambda document: document.update(architecture="vax")),
+        "not an architecture",
+    ),
 }
 
 
