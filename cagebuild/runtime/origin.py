@@ -3,7 +3,7 @@
 The JSON shape, in the parameters of a build step as in the installer's manifest:
 
     {"name": "busybox", "version": "1:1.35.0-4+deb12u1", "licence": "GPL-2.0-only",
-     "purl": "pkg:deb/debian/busybox@1%3A1.35.0-4%2Bdeb12u1?arch=source",
+     "purl": "pkg:deb/debian/busybox@1:1.35.0-4%2Bdeb12u1?arch=source",
      "sources": [{"name": "busybox_1.35.0.orig.tar.bz2", "digest": "sha256:…",
                   "url": "https://…" or null}, …]}
 
@@ -110,7 +110,7 @@ def package_url(package: str, version: str, **qualifiers: str) -> str:
     words = "&".join(
         f"{name}={quote(value, safe='')}" for name, value in sorted(qualifiers.items())
     )
-    return f"pkg:{package}@{quote(version, safe='')}{'?' if words else ''}{words}"
+    return f"pkg:{package}@{quote(version, safe=':')}{'?' if words else ''}{words}"
 
 
 def licence_of(origins: tuple[Origin, ...]) -> str:

@@ -22,7 +22,7 @@ GOOD = Origin(
     name="busybox",
     version="1:1.35.0-4+deb12u1",
     licence="GPL-2.0-only",
-    purl="pkg:deb/debian/busybox@1%3A1.35.0-4%2Bdeb12u1?arch=source",
+    purl="pkg:deb/debian/busybox@1:1.35.0-4%2Bdeb12u1?arch=source",
     sources=(
         SourceFile(
             name="pool/main/b/busybox/busybox_1.35.0.orig.tar.bz2",
