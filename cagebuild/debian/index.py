@@ -189,10 +189,15 @@ class Universe:
             ) from None
 
 
+def parse_size(text: str) -> int:
+    """The bytes of a package or source file, as an index has them; raises ControlSyntaxError."""
+    if not (text.isascii() and text.isdigit() and 0 < int(text[:20]) <= _MAX_DEB):
+        raise ControlSyntaxError(f"not the size of a package: {text[:80]!r}")
+    return int(text)
+
+
 def _package(fields: dict[str, str], suite: str) -> Package:
-    filename, size = fields["Filename"], fields["Size"]
-    if not (size.isascii() and size.isdigit() and 0 < int(size[:20]) <= _MAX_DEB):
-        raise ControlSyntaxError(f"not the size of a package: {size[:80]!r}")
+    filename = fields["Filename"]
     depends = f"{fields.get('Pre-Depends', '')},{fields.get('Depends', '')}"
     refuses = f"{fields.get('Conflicts', '')},{fields.get('Breaks', '')}"
     return Package(
@@ -205,7 +210,7 @@ def _package(fields: dict[str, str], suite: str) -> Package:
         refuses=parse_list(refuses),
         provides=parse_list(fields.get("Provides", "")),
         filename=check_filename(filename),
-        size=int(size),
+        size=parse_size(fields["Size"]),
         sha256=Digest("sha256", fields["SHA256"]),
         suite=suite,
     )
@@ -223,11 +228,9 @@ def fetch_index(
     """
     found = []
     for part in (architecture, "all") if release.all_apart else (architecture,):
-        path = f"{component}/binary-{part}/Packages"
-        for suffix in (".xz", ".gz"):
-            if path + suffix in release.files:
-                found.append(_fetch_one(release, root, path, suffix, get))
-                break
+        index = fetch_file(release, root, f"{component}/binary-{part}/Packages", get)
+        if index is not None:
+            found.append(index)
     if not found:
         raise ResolveError(
             f"the suite {release.suite} has no packages of component {component} for "
@@ -239,6 +242,17 @@ def fetch_index(
 
 def _components(release: Release) -> list[str]:
     return sorted({p.partition("/binary-")[0] for p in release.files if "/binary-" in p})
+
+
+def fetch_file(release: Release, root: str, path: str, get: Get) -> bytes | None:
+    """The index at ``path`` below the suite, checked and decompressed; None if it has none.
+
+    Raises as ``fetch_index`` does.
+    """
+    for suffix in (".xz", ".gz"):
+        if path + suffix in release.files:
+            return _fetch_one(release, root, path, suffix, get)
+    return None
 
 
 def _fetch_one(release: Release, root: str, path: str, suffix: str, get: Get) -> bytes:

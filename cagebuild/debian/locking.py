@@ -1,4 +1,4 @@
-"""From names to pins: the only part of the Debian bases that uses the network."""
+"""From names to pins: the only part of what comes from Debian that uses the network."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from cagebuild.debian import release as release_file
 from cagebuild.debian.index import Universe, fetch_index
 from cagebuild.debian.pins import DebianPins, PackagePin, SuitePin
 from cagebuild.debian.resolve import resolve
+from cagebuild.debian.sourceindex import fetch_sources, find_source
+from cagebuild.debian.sourcepins import SourcePins
 from cagebuild.debian.sources import (
     DEBIAN_ARCHITECTURE,
     Architecture,
@@ -23,6 +25,8 @@ from cagebuild.debian.sources import (
 from cagebuild.errors import ResolveError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from cagebuild.debian.index import Package
     from cagebuild.debian.release import Release
     from cagebuild.debian.sources import Base, Get
@@ -44,19 +48,40 @@ def lock_base(
     DigestMismatchError, and ResolveError when packages are missing or do not fit together.
     """
     debian = DEBIAN_ARCHITECTURE[architecture]
+    archive = _Archive(base.mirror, base.snapshot, get, keyring)
     universe = Universe(debian)
     suites = []
     for suite in dict.fromkeys((base.suite, *base.updates)):
-        release, root = _release(base, check_suite(suite), get, keyring or archive_keyring())
-        for component in base.components:
-            for index in fetch_index(release, root, check_component(component), debian, get):
-                universe.add(index, suite)
+        release = archive.add(suite, base.components, universe)
         suites.append(_suite_pin(release, base.snapshot))
     return DebianPins(
-        mirror=base.mirror.rstrip("/"),
+        mirror=archive.mirror,
         suites=tuple(suites),
         packages=tuple(_pin(package) for package in resolve(universe, base.packages)),
     )
+
+
+def lock_package(
+    name: str,
+    suite: str,
+    architecture: Architecture,
+    get: Get,
+    *,
+    component: str = "main",
+    mirror: str | None = None,
+    keyring: bytes | None = None,
+) -> DebianPins:
+    """Pin the newest version of one package that a suite has, without what it depends on.
+
+    ``mirror`` is Debian's unless given. Raises as ``lock_base`` does.
+    """
+    archive = _Archive(mirror or defaults().mirror, None, get, keyring)
+    universe = Universe(DEBIAN_ARCHITECTURE[architecture])
+    release = archive.add(suite, (component,), universe)
+    package = universe.candidate(name)
+    if package is None:
+        raise ResolveError(f"{suite} has no package {name} for {architecture}")
+    return _one(archive, release, package)
 
 
 def lock_kernel(
@@ -71,15 +96,9 @@ def lock_kernel(
     It comes from a suite that gets no more updates, so that the pin does not move.
     """
     known = defaults()
-    debian = DEBIAN_ARCHITECTURE[architecture]
-    root = mirror or known.mirror
-    message = get(f"{root}/dists/{known.kernel_suite}/InRelease", limit=release_file.LIMIT)
-    release = release_file.parse(
-        message, suite=known.kernel_suite, keyring=keyring or archive_keyring(), now=time.time()
-    )
-    universe = Universe(debian)
-    for index in fetch_index(release, root, known.kernel_component, debian, get):
-        universe.add(index, known.kernel_suite)
+    archive = _Archive(mirror or known.mirror, None, get, keyring)
+    universe = Universe(DEBIAN_ARCHITECTURE[architecture])
+    release = archive.add(known.kernel_suite, (known.kernel_component,), universe)
     meta = universe.candidate(known.kernel_packages[architecture])
     kernels = [
         package
@@ -92,28 +111,78 @@ def lock_kernel(
         raise ResolveError(
             f"{known.kernel_suite} has no kernel by the name {known.kernel_packages[architecture]}"
         )
-    return DebianPins(
-        mirror=root, suites=(_suite_pin(release, None),), packages=(_pin(kernels[0]),)
+    return _one(archive, release, kernels[0])
+
+
+def lock_source(
+    name: str,
+    suite: str,
+    component: str,
+    get: Get,
+    *,
+    mirror: str | None = None,
+    keyring: bytes | None = None,
+) -> SourcePins:
+    """Pin the newest version of a source package that a suite has: its tar archives.
+
+    ``mirror`` is Debian's unless given. Raises as ``lock_base`` does.
+    """
+    archive = _Archive(mirror or defaults().mirror, None, get, keyring)
+    release, root = archive.release(suite)
+    index = fetch_sources(release, root, check_component(component), get)
+    source = find_source(index, name, suite)
+    return SourcePins(
+        mirror=archive.mirror,
+        suite=_suite_pin(release, None),
+        name=source.name,
+        version=source.version,
+        orig=source.orig,
+        debian=source.debian,
     )
 
 
-def _release(base: Base, suite: str, get: Get, keyring: bytes) -> tuple[Release, str]:
-    """The verified Release of a suite, and the URL of the archive that it describes."""
-    if base.snapshot is None:
-        root = mirror_of(base.mirror, suite)
-    else:
-        root = snapshot_of(suite, check_snapshot(base.snapshot))
-    message = get(f"{root}/dists/{suite}/InRelease", limit=release_file.LIMIT)
-    # Whoever asks for a state of the past knows that it isn't valid any more.
-    now = time.time() if base.snapshot is None else None
-    release = release_file.parse(message, suite=suite, keyring=keyring, now=now)
-    made = release_file.snapshot_time(release.date)
-    if base.snapshot is not None and made > base.snapshot:
-        raise ResolveError(
-            f"asked for {suite} of {base.snapshot}, got a Release that was made {made}",
-            hint="the snapshot archive has nothing that old, or the server is not the archive",
-        )
-    return release, root
+class _Archive:
+    """Debian's archive on a mirror, or as it was at the time of a snapshot."""
+
+    def __init__(self, mirror: str, snapshot: str | None, get: Get, keyring: bytes | None) -> None:
+        self.mirror = mirror.rstrip("/")
+        self._snapshot = snapshot
+        self._get = get
+        self._keyring = keyring or archive_keyring()
+
+    def add(self, suite: str, components: Iterable[str], universe: Universe) -> Release:
+        """Add the packages of a suite for the universe's architecture; its verified Release."""
+        release, root = self.release(suite)
+        for component in components:
+            for index in fetch_index(
+                release, root, check_component(component), universe.architecture, self._get
+            ):
+                universe.add(index, suite)
+        return release
+
+    def release(self, suite: str) -> tuple[Release, str]:
+        """The verified Release of a suite, and the URL of the archive that it describes."""
+        if self._snapshot is None:
+            root = mirror_of(self.mirror, check_suite(suite))
+        else:
+            root = snapshot_of(check_suite(suite), check_snapshot(self._snapshot))
+        message = self._get(f"{root}/dists/{suite}/InRelease", limit=release_file.LIMIT)
+        # Whoever asks for a state of the past knows that it isn't valid any more.
+        now = time.time() if self._snapshot is None else None
+        release = release_file.parse(message, suite=suite, keyring=self._keyring, now=now)
+        made = release_file.snapshot_time(release.date)
+        if self._snapshot is not None and made > self._snapshot:
+            raise ResolveError(
+                f"asked for {suite} of {self._snapshot}, got a Release that was made {made}",
+                hint="the snapshot archive has nothing that old, or the server is not the archive",
+            )
+        return release, root
+
+
+def _one(archive: _Archive, release: Release, package: Package) -> DebianPins:
+    return DebianPins(
+        mirror=archive.mirror, suites=(_suite_pin(release, None),), packages=(_pin(package),)
+    )
 
 
 def _suite_pin(release: Release, snapshot: str | None) -> SuitePin:

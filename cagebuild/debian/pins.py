@@ -57,6 +57,23 @@ class SuitePin:
     release: Digest
     """SHA-256 of its InRelease file."""
 
+    def locations(self, mirror: str, path: str) -> tuple[str, ...]:
+        """URLs of a file of the suite's archive: on the mirror, then in the snapshot archive."""
+        quoted = quote(path, safe="/~+%")
+        return (
+            f"{mirror_of(mirror, self.suite)}/{quoted}",
+            f"{snapshot_of(self.suite, self.snapshot)}/{quoted}",
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """What the lock holds; equal pins give equal values."""
+        return {
+            "suite": self.suite,
+            "date": self.date,
+            "snapshot": self.snapshot,
+            "release": str(self.release),
+        }
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DebianPins:
@@ -75,26 +92,14 @@ class DebianPins:
 
     def locations(self, pin: PackagePin) -> tuple[str, ...]:
         """URLs of a package: on the mirror, then in the snapshot archive."""
-        time = next(each.snapshot for each in self.suites if each.suite == pin.suite)
-        path = quote(pin.filename, safe="/~+%")
-        return (
-            f"{mirror_of(self.mirror, pin.suite)}/{path}",
-            f"{snapshot_of(pin.suite, time)}/{path}",
-        )
+        suite = next(each for each in self.suites if each.suite == pin.suite)
+        return suite.locations(self.mirror, pin.filename)
 
     def to_json(self) -> dict[str, Any]:
         """What the lock holds; equal pins give equal values."""
         return {
             "mirror": self.mirror,
-            "suites": [
-                {
-                    "suite": each.suite,
-                    "date": each.date,
-                    "snapshot": each.snapshot,
-                    "release": str(each.release),
-                }
-                for each in self.suites
-            ],
+            "suites": [each.to_json() for each in self.suites],
             "packages": [
                 {
                     "name": pin.name,
@@ -120,7 +125,7 @@ def _read(data: object) -> DebianPins:
     top = lockjson.table(data, "mirror", "suites", "packages")
     pins = DebianPins(
         mirror=lockjson.text(top["mirror"]),
-        suites=tuple(_suite_pin(each) for each in lockjson.items(top["suites"])),
+        suites=tuple(suite_pin(each) for each in lockjson.items(top["suites"])),
         packages=tuple(_package_pin(each) for each in lockjson.items(top["packages"])),
     )
     suites = [each.suite for each in pins.suites]
@@ -134,7 +139,8 @@ def _read(data: object) -> DebianPins:
     return pins
 
 
-def _suite_pin(data: object) -> SuitePin:
+def suite_pin(data: object) -> SuitePin:
+    """Read what ``SuitePin.to_json`` gave; TypeError, ValueError, ResolveError."""
     each = lockjson.table(data, "suite", "date", "snapshot", "release")
     return SuitePin(
         suite=check_suite(lockjson.text(each["suite"])),

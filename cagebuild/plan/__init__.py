@@ -63,7 +63,13 @@ def plan(
     image = _image(maker, layers, base_config)
     runtime = runtime_step(maker)
     if runtime:
-        layers.append(Layer(tar=StepInput(step=runtime, output="layer.tar"), origin="runtime"))
+        layers.append(
+            Layer(
+                tar=StepInput(step=runtime, output="layer.tar"),
+                origin="runtime",
+                origins=StepInput(step=runtime, output="origins.json"),
+            )
+        )
     boot = boot_files(maker, runtime)
     return Plan(
         cage=cage,

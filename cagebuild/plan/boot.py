@@ -29,7 +29,7 @@ def runtime_step(maker: Maker) -> Step | None:
         "runtime",
         "runtime",
         inputs={"installer.tar": archive},
-        outputs=("layer.tar", "init"),
+        outputs=("layer.tar", "origins.json", "init"),
     )
 
 

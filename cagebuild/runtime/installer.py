@@ -1,51 +1,61 @@
 """The installer archive: writing it, and reading one strictly.
 
-An uncompressed tar: folders and regular files, sorted, 0:0, mtime 0. All but ``init`` is below
-``cage/``.
-``cage/manifest.json`` lists every other file with digest, size, mode, licence and origin.
+An uncompressed tar: folders, regular files and symlinks, sorted, 0:0, mtime 0. A symlink's target
+is the name of a regular file in its own folder. All but ``init`` is below ``cage/``.
+``cage/manifest.json`` (``cagebuild.runtime.manifest``) lists every other file and link.
 """
 
 from __future__ import annotations
 
-import json
+import re
+from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
-from typing import TYPE_CHECKING, Any, BinaryIO, cast
+from typing import TYPE_CHECKING, BinaryIO, Literal, cast
 
-from cagebuild.digest import Digest, InvalidDigestError
+from cagebuild.digest import Digest
 from cagebuild.errors import ImageError
+from cagebuild.runtime.manifest import InvalidManifestError, Item, Manifest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
     from pathlib import Path
     from tarfile import TarFile, TarInfo
+
+    from cagebuild.runtime.origin import Origin
 
 MANIFEST = "cage/manifest.json"
 INIT = "init"
 TOP = "cage"
+SETTINGS = "cage/etc/cage.json"
+GUEST = "cage/bin/cage-guest"
 FOLDERS = (TOP, "cage/bin", "cage/etc")
+"""What is there even if nothing is in it."""
 
-LICENCE = "Apache-2.0 AND BSD-3-Clause"
-"""Of the programs: this project's code, and the Go library's that is linked into them."""
-
-_VERSION = 1
 _MAX_ARCHIVE = 1 << 29
 _MAX_ENTRIES = 4096
 _MAX_MANIFEST = 1 << 20
 _MAX_NAME = 100
 """What fits a ustar header whole."""
 _MODES = (0o644, 0o755)
-_FILE_KEYS = frozenset({"path", "digest", "size", "mode", "licence", "origin"})
+_LINK_MODE = 0o777
+_PART = re.compile(r"[!-.0-~]+", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Origin:
-    """Where the programs come from. The machine that built them has no part in it."""
+class InstallerFile:
+    """One file or link to be written: either ``source`` or ``target``."""
 
-    source: Digest
-    """Of all source files; see ``sources.tree_digest``."""
-    toolchain: str
-    """Such as ``go1.27.3``."""
+    path: str
+    """In the archive: ``init``, or below ``cage/``."""
+    origins: tuple[Origin, ...]
+    """What it was made from, then what is linked into it; its licence is that of all of them."""
+    source: Path | None = None
+    """Where a file's content is."""
+    target: str = ""
+    """A link's: the name of a file in the same folder."""
+    executable: bool = True
+    """Whether a file is 0755, or 0644."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,71 +64,122 @@ class Entry:
 
     name: str
     """Without a slash at the end."""
+    kind: Literal["folder", "file", "link"]
     mode: int
-    size: int
-    is_folder: bool
+    size: int = 0
+    target: str = ""
 
 
-def write_installer(
-    target: Path, *, architecture: str, files: Mapping[str, Path], origin: Origin
-) -> None:
-    """Write the installer of ``architecture`` from programs by their paths in it, all 0755."""
-    manifest = {
-        "version": _VERSION,
-        "architecture": architecture,
-        "files": [
-            {
-                "path": name,
-                "digest": str(Digest.of_file(path)),
-                "size": path.stat().st_size,
-                "mode": "0755",
-                "licence": LICENCE,
-                "origin": {"source": str(origin.source), "toolchain": origin.toolchain},
-            }
-            for name, path in sorted(files.items())
-        ],
-    }
-    text = json.dumps(manifest, indent=2, ensure_ascii=True).encode() + b"\n"
-    entries = [Entry(name=name, mode=0o755, size=0, is_folder=True) for name in FOLDERS]
-    entries.append(Entry(name=MANIFEST, mode=0o644, size=len(text), is_folder=False))
-    for name, path in files.items():
-        entries.append(Entry(name=name, mode=0o755, size=path.stat().st_size, is_folder=False))
+def write_installer(target: Path, *, architecture: str, files: Iterable[InstallerFile]) -> None:
+    """Write the installer of ``architecture``; the order of ``files`` makes no difference.
+
+    Raises ImageError for files that no installer can have, and OSError for what cannot be read.
+    """
+    by_path: dict[str, InstallerFile] = {}
+    for file in files:
+        if by_path.setdefault(file.path, file) is not file:
+            raise _wrong(f"two files of the name {file.path!r}")
+    origins: dict[str, Origin] = {}
+    for file in by_path.values():
+        for origin in file.origins:
+            if origins.setdefault(origin.name, origin) != origin:
+                raise _wrong(f"two origins of the name {origin.name}")
+    try:
+        manifest = Manifest(
+            architecture=architecture,
+            origins=tuple(origins[name] for name in sorted(origins)),
+            files=tuple(_item(by_path[path]) for path in sorted(by_path)),
+        )
+    except InvalidManifestError as error:
+        raise _wrong(str(error)) from None
+    text = manifest.to_bytes()
+    folders = {folder for path in (*by_path, *FOLDERS) for folder in _folders(path)} | {*FOLDERS}
+    entries = [Entry(name=name, kind="folder", mode=0o755) for name in folders]
+    entries.append(Entry(name=MANIFEST, kind="file", mode=0o644, size=len(text)))
+    entries += [
+        Entry(name=item.path, kind=item.kind, mode=item.mode, size=item.size, target=item.target)
+        for item in manifest.files
+    ]
+    entries.sort(key=lambda entry: entry.name)
+    for entry in entries:
+        _check_name(entry.name)
+    _check_shape(entries)
     with _writing(target) as archive:
-        for entry in sorted(entries, key=lambda entry: entry.name):
-            if entry.is_folder:
-                _add(archive, entry, None)
-            elif entry.name == MANIFEST:
+        for entry in entries:
+            source = by_path[entry.name].source if entry.name in by_path else None
+            if entry.name == MANIFEST:
                 _add(archive, entry, BytesIO(text))
+            elif source is None:
+                _add(archive, entry, None)
             else:
-                with files[entry.name].open("rb") as stream:
+                with source.open("rb") as stream:
                     _add(archive, entry, stream)
 
 
-def split_installer(installer: Path, layer: Path, init: Path) -> None:
+def _item(file: InstallerFile) -> Item:
+    if (file.source is None) == (not file.target):
+        raise _wrong(f"{file.path!r} is neither a file nor a link, or both")
+    origin = tuple(origin.name for origin in file.origins)
+    if file.source is None:
+        return Item(path=file.path, kind="link", mode=_LINK_MODE, origin=origin, target=file.target)
+    return Item(
+        path=file.path,
+        kind="file",
+        mode=0o755 if file.executable else 0o644,
+        origin=origin,
+        digest=Digest.of_file(file.source),
+        size=file.source.stat().st_size,
+    )
+
+
+def _folders(path: str) -> Iterator[str]:
+    while path := path.rpartition("/")[0]:
+        yield path
+
+
+def split_installer(installer: Path, layer: Path, init: Path) -> Manifest:
     """Check an installer and write its ``cage/`` part as a layer, and its init program.
 
-    Raises ImageError for anything that is not as this module's description says.
+    Returns its manifest. Raises ImageError for anything that is not as this module's description
+    says.
     """
+    with _reading(installer) as archive:
+        found = list(_members(archive))
+        manifest = _checked(archive, found)
+        with _writing(layer) as copy:
+            for entry, member in found:
+                if entry.name != INIT:
+                    content = open_file(archive, member) if entry.kind == "file" else None
+                    _add(copy, entry, content)
+        with init.open("wb") as stream:
+            entry, member = next(pair for pair in found if pair[0].name == INIT)
+            for chunk in _chunks(open_file(archive, member), entry.size):
+                stream.write(chunk)
+    return manifest
+
+
+def read_manifest(installer: Path) -> Manifest:
+    """The manifest of an installer, after every check of ``split_installer``; raises as that."""
+    with _reading(installer) as archive:
+        return _checked(archive, list(_members(archive)))
+
+
+@contextmanager
+def _reading(installer: Path) -> Iterator[TarFile]:
     import tarfile
 
     if installer.stat().st_size > _MAX_ARCHIVE:
         raise _wrong(f"larger than {_MAX_ARCHIVE} bytes")
     try:
         with tarfile.open(installer, "r:", format=tarfile.USTAR_FORMAT) as archive:
-            found = list(_members(archive))
-            _check_shape([entry for entry, _ in found])
-            members = {entry.name: (entry, member) for entry, member in found}
-            _check_manifest(archive, members)
-            with _writing(layer) as copy:
-                for entry, member in found:
-                    if entry.name != INIT:
-                        _add(copy, entry, None if entry.is_folder else open_file(archive, member))
-            with init.open("wb") as stream:
-                entry, member = members[INIT]
-                for chunk in _chunks(open_file(archive, member), entry.size):
-                    stream.write(chunk)
+            yield archive
     except (tarfile.TarError, EOFError, UnicodeError) as error:
         raise _wrong(f"not a tar archive that can be read: {error}") from error
+
+
+def _checked(archive: TarFile, found: list[tuple[Entry, TarInfo]]) -> Manifest:
+    _check_shape([entry for entry, _ in found])
+    return _check_manifest(archive, {entry.name: (entry, member) for entry, member in found})
 
 
 def _wrong(message: str) -> ImageError:
@@ -136,95 +197,102 @@ def _members(archive: TarFile) -> Iterator[tuple[Entry, TarInfo]]:
         count += 1
         if count > _MAX_ENTRIES:
             raise _wrong(f"more than {_MAX_ENTRIES} entries")
-        name = member.name
-        shown = repr(name[:_MAX_NAME])
-        if len(name) > _MAX_NAME or not name.isascii() or not name.isprintable():
-            raise _wrong(f"entry with a name that is too long or not plain ASCII: {shown}")
-        if any(part in {"", ".", ".."} for part in name.split("/")):
-            raise _wrong(f"entry with a name that is no plain path: {shown}")
-        if name not in {TOP, INIT} and not name.startswith(f"{TOP}/"):
-            raise _wrong(f"entry outside of {TOP}/ that is not {INIT}: {shown}")
-        if not (member.isdir() or (member.isreg() and not member.issparse())):
-            raise _wrong(f"entry that is neither a folder nor a regular file: {shown}")
+        _check_name(member.name)
         if set(member.pax_headers) - {"path", "size", "mtime"}:
-            raise _wrong(f"entry with extended attributes: {shown}")
-        if (member.uid, member.gid, member.mtime) != (0, 0, 0) or member.mode not in _MODES:
-            raise _wrong(
-                f"entry {shown}: got owner {member.uid}:{member.gid}, mtime {member.mtime},"
-                f" mode {member.mode:04o}, expected 0:0, 0, and 0644 or 0755"
-            )
-        yield (
-            Entry(name=name, mode=member.mode, size=member.size, is_folder=member.isdir()),
-            member,
+            raise _wrong(f"entry with extended attributes: {member.name!r}")
+        yield _entry(member), member
+
+
+def _check_name(name: str) -> None:
+    shown = repr(name[:_MAX_NAME])
+    if len(name) > _MAX_NAME or not name.isascii() or not name.isprintable():
+        raise _wrong(f"entry with a name that is too long or not plain ASCII: {shown}")
+    if any(part in {"", ".", ".."} for part in name.split("/")):
+        raise _wrong(f"entry with a name that is no plain path: {shown}")
+    if name not in {TOP, INIT} and not name.startswith(f"{TOP}/"):
+        raise _wrong(f"entry outside of {TOP}/ that is not {INIT}: {shown}")
+
+
+def _entry(member: TarInfo) -> Entry:
+    kind: Literal["folder", "file", "link"]
+    modes: tuple[int, ...]
+    if member.isdir():
+        kind, modes = "folder", (0o755,)
+    elif member.isreg() and not member.issparse():
+        kind, modes = "file", _MODES
+    elif member.issym() and member.size == 0:
+        kind, modes = "link", (_LINK_MODE,)
+    else:
+        raise _wrong(f"entry that is no folder, regular file or symlink: {member.name!r}")
+    if (member.uid, member.gid, member.mtime) != (0, 0, 0) or member.mode not in modes:
+        raise _wrong(
+            f"entry {member.name!r}: got owner {member.uid}:{member.gid}, mtime {member.mtime},"
+            f" mode {member.mode:04o}, expected 0:0, 0, and"
+            f" {' or '.join(f'{mode:04o}' for mode in modes)}"
         )
+    return Entry(
+        name=member.name,
+        kind=kind,
+        mode=member.mode,
+        size=member.size,
+        target=member.linkname if kind == "link" else "",
+    )
 
 
 def _check_shape(entries: list[Entry]) -> None:
     """Sorted, no name twice, every entry after its folder, and the files that must be there."""
     names = [entry.name for entry in entries]
-    folders = {entry.name for entry in entries if entry.is_folder}
-    files = set(names) - folders
+    folders = {entry.name for entry in entries if entry.kind == "folder"}
+    files = {entry.name for entry in entries if entry.kind == "file"}
     if names != sorted(set(names)):
         raise _wrong("entries are not sorted by name, or a name is there twice")
-    for name in names:
-        parent = name.rpartition("/")[0]
+    for entry in entries:
+        parent = entry.name.rpartition("/")[0]
         if parent and parent not in folders:
-            raise _wrong(f"{name!r} has no entry for its folder")
-    for name in (INIT, MANIFEST, "cage/bin/cage-guest"):
+            raise _wrong(f"{entry.name!r} has no entry for its folder")
+        if entry.kind == "link":
+            target = entry.target
+            if not _PART.fullmatch(target) or target in {".", ".."}:
+                raise _wrong(f"link {entry.name!r} to what is no file's name: {target[:100]!r}")
+            if f"{parent}/{target}".removeprefix("/") not in files:
+                raise _wrong(f"link {entry.name!r} to {target[:100]!r}, which is no file beside it")
+    for name in (INIT, MANIFEST, GUEST):
         if name not in files:
             raise _wrong(f"has no file {name!r}")
-    if "cage/etc/cage.json" in names:
-        raise _wrong("'cage/etc/cage.json' is the cage's own")
+    if SETTINGS in names:
+        raise _wrong(f"{SETTINGS!r} is the cage's own")
 
 
-def _check_manifest(archive: TarFile, members: Mapping[str, tuple[Entry, TarInfo]]) -> None:
-    """The manifest lists exactly the files that are there, as they are."""
-    listed = _manifest_files(archive, members[MANIFEST][1])
-    expected = {
-        entry.name: (entry.size, f"{entry.mode:04o}")
-        for entry, _ in members.values()
-        if not entry.is_folder and entry.name != MANIFEST
-    }
-    if listed.keys() != expected.keys():
-        missing = sorted(expected.keys() ^ listed.keys())
-        raise _wrong(f"{MANIFEST} and the archive differ in which files there are: {missing[:5]}")
-    for name, (digest, size, mode) in listed.items():
-        if (size, mode) != expected[name]:
-            raise _wrong(f"{name}: got {expected[name]}, {MANIFEST} says {(size, mode)}")
-        member = members[name][1]
-        got = Digest.of_chunks(_chunks(open_file(archive, member), member.size))
-        if got != digest:
-            raise _wrong(f"{name}: got {got}, {MANIFEST} says {digest}")
+def _check_manifest(archive: TarFile, members: Mapping[str, tuple[Entry, TarInfo]]) -> Manifest:
+    """The manifest lists exactly the files and links that are there, as they are."""
+    manifest = _read_manifest(archive, members[MANIFEST][1])
+    there = {name for name, (entry, _) in members.items() if entry.kind != "folder"} - {MANIFEST}
+    listed = {item.path for item in manifest.files}
+    if listed != there:
+        raise _wrong(
+            f"{MANIFEST} and the archive differ in which files there are:"
+            f" {[name[:_MAX_NAME] for name in sorted(there ^ listed)[:5]]}"
+        )
+    for item in manifest.files:
+        entry, member = members[item.path]
+        got = (entry.kind, f"{entry.mode:04o}", entry.size, entry.target)
+        expected = (item.kind, f"{item.mode:04o}", item.size, item.target)
+        if got != expected:
+            raise _wrong(f"{item.path}: got {got}, {MANIFEST} says {expected}")
+        if item.kind == "file":
+            digest = Digest.of_chunks(_chunks(open_file(archive, member), member.size))
+            if digest != item.digest:
+                raise _wrong(f"{item.path}: got {digest}, {MANIFEST} says {item.digest}")
+    return manifest
 
 
-def _manifest_files(archive: TarFile, member: TarInfo) -> dict[str, tuple[Digest, int, str]]:
-    """Digest, size and mode of every file in the manifest."""
+def _read_manifest(archive: TarFile, member: TarInfo) -> Manifest:
     if member.size > _MAX_MANIFEST:
         raise _wrong(f"{MANIFEST} is larger than {_MAX_MANIFEST} bytes")
     try:
-        manifest = json.loads(b"".join(_chunks(open_file(archive, member), member.size)))
-    except (ValueError, RecursionError) as error:
-        raise _wrong(f"{MANIFEST} is not JSON: {error}") from error
-    if not isinstance(manifest, dict) or manifest.get("version") != _VERSION:
-        raise _wrong(f"{MANIFEST} is not of version {_VERSION}")
-    files = manifest.get("files")
-    if set(manifest) != {"version", "architecture", "files"} or not isinstance(files, list):
-        raise _wrong(f"{MANIFEST} has other keys than version, architecture and files")
-    return dict(_manifest_file(file) for file in files)
-
-
-def _manifest_file(file: Any) -> tuple[str, tuple[Digest, int, str]]:
-    if not isinstance(file, dict) or file.keys() != _FILE_KEYS:
-        raise _wrong(f"{MANIFEST}: a file has other keys than {', '.join(sorted(_FILE_KEYS))}")
-    path, digest, size, mode = (file[key] for key in ("path", "digest", "size", "mode"))
-    if not (isinstance(path, str) and isinstance(digest, str) and isinstance(mode, str)):
-        raise _wrong(f"{MANIFEST}: path, digest and mode of a file are strings")
-    if type(size) is not int:
-        raise _wrong(f"{MANIFEST}: {path[:_MAX_NAME]!r} has no size")
-    try:
-        return path, (Digest.parse(digest), size, mode)
-    except InvalidDigestError as error:
-        raise _wrong(f"{MANIFEST}: {error}") from error
+        return Manifest.from_bytes(b"".join(_chunks(open_file(archive, member), member.size)))
+    except InvalidManifestError as error:
+        raise _wrong(f"{MANIFEST}: {error}") from None
 
 
 def open_file(archive: TarFile, member: TarInfo) -> BinaryIO:
@@ -254,7 +322,12 @@ def _add(archive: TarFile, entry: Entry, content: BinaryIO | None) -> None:
     import tarfile
 
     member = tarfile.TarInfo(entry.name)
-    member.type = tarfile.DIRTYPE if entry.is_folder else tarfile.REGTYPE
+    member.type = {
+        "folder": tarfile.DIRTYPE,
+        "file": tarfile.REGTYPE,
+        "link": tarfile.SYMTYPE,
+    }[entry.kind]
     member.mode = entry.mode
     member.size = entry.size
+    member.linkname = entry.target
     archive.addfile(member, content)

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from cagebuild import process
 from cagebuild.errors import ImageError
 from cagebuild.runtime import toolchain
-from cagebuild.runtime.installer import Origin, write_installer
+from cagebuild.runtime.installer import InstallerFile, write_installer
+from cagebuild.runtime.origin import Origin, SourceFile, package_url
 from cagebuild.runtime.pins import go_wheel, host_architecture
 from cagebuild.runtime.sources import source_files, tree_digest
 
@@ -16,7 +17,11 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from cagebuild.digest import Digest
+
 _GOARCH = {"x86_64": "amd64", "aarch64": "arm64"}
+RUNTIME, GO = "cagebuild-runtime", "go"
+"""Names of the origins."""
 PROGRAMS = {"cage/bin/cage-guest": "./cmd/cage-guest", "init": "./cmd/cage-init"}
 """Path in the installer, and the package that it is built from."""
 
@@ -99,12 +104,36 @@ def build_installer(
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, copy)
     version = (goroot / "VERSION").read_text(encoding="ascii").splitlines()[0]
-    origin = Origin(source=tree_digest(sources.items()), toolchain=version)
+    origins = (_runtime(tree_digest(sources.items())), _go(version.removeprefix("go")))
+    programs = compile_programs(module, goroot, architecture, work)
     write_installer(
         target,
         architecture=architecture,
-        files=compile_programs(module, goroot, architecture, work),
-        origin=origin,
+        files=[
+            InstallerFile(path=path, source=program, origins=origins)
+            for path, program in programs.items()
+        ],
+    )
+
+
+def _runtime(source: Digest) -> Origin:
+    """This project's own code, known by its content."""
+    return Origin(
+        name=RUNTIME,
+        version=source.hex[:12],
+        licence="Apache-2.0",
+        purl=package_url("golang/cagebuild.dev/runtime", source.hex[:12]),
+        sources=(SourceFile(name="runtime", digest=source),),
+    )
+
+
+def _go(version: str) -> Origin:
+    """The library of Go, which is linked into the programs."""
+    return Origin(
+        name=GO,
+        version=version,
+        licence="BSD-3-Clause",
+        purl=package_url("golang/std", version),
     )
 
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import tarfile
 from typing import TYPE_CHECKING, Any
 
 from cagebuild.digest import Digest
 from cagebuild.runtime import pins
-from cagebuild.runtime.installer import MANIFEST, open_file
-from cagebuild.runtime.recipe import build
+from cagebuild.runtime.installer import read_manifest
+from cagebuild.runtime.recipe import GO, RUNTIME, build
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -21,14 +20,14 @@ _FIELDS = ("toolchain", "source", "files", "size", "digest")
 
 def describe(installer: Path) -> dict[str, object]:
     """The pin of an installer that was just built: its digest, and what that depends on."""
-    with tarfile.open(installer, "r:") as archive:
-        files = json.load(open_file(archive, archive.getmember(MANIFEST)))["files"]
+    manifest = read_manifest(installer)
+    origins = {origin.name: origin for origin in manifest.origins}
     return {
         "digest": str(Digest.of_file(installer)),
         "size": installer.stat().st_size,
-        "source": files[0]["origin"]["source"],
-        "toolchain": files[0]["origin"]["toolchain"],
-        "files": {file["path"]: file["digest"] for file in files},
+        "source": str(origins[RUNTIME].sources[0].digest),
+        "toolchain": f"go{origins[GO].version}",
+        "files": {file.path: str(file.digest) for file in manifest.files if file.digest},
     }
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from cagebuild.debian.base import Named, build
 from cagebuild.debian.kernel import extract
-from cagebuild.debian.locking import lock_base, lock_kernel
+from cagebuild.debian.locking import lock_base, lock_kernel, lock_package, lock_source
 from cagebuild.debian.sources import defaults
 from cagebuild.digest import Digest
 from cagebuild.fetch.http import get
@@ -144,3 +144,13 @@ def test_the_kernel_is_one_that_an_enclave_can_boot(
     kernel = tmp_path / "kernel"
     extract(fetched(pins, pin, tmp_path), architecture, scratch=tmp_path, kernel=kernel)
     assert kernel.stat().st_size > 10_000_000
+
+
+def test_busybox_and_the_kernel_can_be_had_as_sources() -> None:
+    busybox = lock_source("busybox", "bookworm", "main", get)
+    assert busybox.version.startswith("1:1.35.0-4")
+    for archive in (busybox.orig, busybox.debian):
+        data = get(busybox.locations(archive)[0], limit=archive.size)
+        assert (len(data), Digest.of(data)) == (archive.size, archive.sha256)
+    (kernel,) = lock_package("linux-source-6.12", "bookworm-security", "x86_64", get).packages
+    assert (kernel.architecture, kernel.version.startswith("6.12.")) == ("all", True)

@@ -173,12 +173,12 @@ def by_origin(service: Repo, origin: str, kind: str = "file") -> dict[str, str]:
     return {
         entry["path"].removeprefix("rootfs/"): entry["sha256"]
         for entry in manifest(service.dist(NAME))
-        if entry["origin"] == origin and entry["kind"] == kind
+        if entry["origin"].partition(",")[0] == origin and entry["kind"] == kind
     }
 
 
 def test_the_app_the_runtime_and_the_settings_are_all_that_is_no_package(service: Repo) -> None:
-    origins = {entry["origin"] for entry in manifest(service.dist(NAME))}
+    origins = {entry["origin"].partition(",")[0] for entry in manifest(service.dist(NAME))}
     packages = {origin for origin in origins if origin.startswith("package ")}
     locked = service.lock()["base"]["pins"]["packages"]
     assert packages == {f"package {each['name']} {each['version']}" for each in locked}

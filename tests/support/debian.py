@@ -147,6 +147,26 @@ def stanza(name: str, version: str = "1.0", *, architecture: str = "amd64", **fi
     return "".join(f"{key}: {value}\n" for key, value in values.items())
 
 
+def source_stanza(
+    name: str, version: str, files: Mapping[str, bytes], /, **fields: str | None
+) -> str:
+    """A paragraph of a Sources file; a field that is None is left out."""
+    checksums = "".join(
+        f"\n {hashlib.sha256(content).hexdigest()} {len(content)} {file_name}"
+        for file_name, content in files.items()
+    )
+    values = {
+        "Package": name,
+        "Format": "3.0 (quilt)",
+        "Binary": f"{name}, {name}-doc",
+        "Version": version,
+        "Checksums-Sha256": checksums,
+        "Directory": f"pool/main/{name}",
+        **{_field(key): value for key, value in fields.items()},
+    }
+    return "".join(f"{key}: {value}\n" for key, value in values.items() if value is not None)
+
+
 def _field(keyword: str) -> str:
     return "SHA256" if keyword == "sha256" else keyword.replace("_", "-").title()
 
@@ -169,6 +189,8 @@ class Archive:
     release: dict[str, str] = field(default_factory=dict)
     by_hash: bool = True
     stanzas: list[str] = field(default_factory=list)
+    sources: list[str] = field(default_factory=list)
+    """Paragraphs of the source index; without any there is none."""
 
     def add(self, deb: bytes, name: str, version: str = "1.0", **fields: str) -> None:
         """Put a package into the pool and the index."""
@@ -188,19 +210,38 @@ class Archive:
             )
         )
 
+    def add_source(self, name: str, version: str, **archives: bytes) -> None:
+        """Put a source package into the pool and the index: ``orig`` and ``debian``."""
+        stem = f"{name}_{version.partition(':')[2] or version}"
+        upstream = stem.rpartition("-")[0]
+        names = {"orig": f"{upstream}.orig.tar.xz", "debian": f"{stem}.debian.tar.xz"}
+        folder = self.root / f"pool/main/{name}"
+        folder.mkdir(parents=True, exist_ok=True)
+        files = {names[key]: content for key, content in archives.items()}
+        for file_name, content in files.items():
+            (folder / file_name).write_bytes(content)
+        files[f"{stem}.dsc"] = b"described"
+        self.sources.append(source_stanza(name, version, files))
+
     def publish(self, *, architecture: str = "amd64", suffix: str = ".xz") -> None:
-        """Write the index and a signed InRelease."""
-        index = "\n".join(self.stanzas).encode()
-        packed = compress(index, suffix)
-        path = f"{self.component}/binary-{architecture}/Packages"
+        """Write the indexes and a signed InRelease."""
+        indexes = {f"{self.component}/binary-{architecture}/Packages": self.stanzas}
+        if self.sources:
+            indexes[f"{self.component}/source/Sources"] = self.sources
         dists = self.root / "dists" / self.suite
-        folder = (dists / path).parent
-        (folder / "by-hash/SHA256").mkdir(parents=True, exist_ok=True)
-        (folder / f"Packages{suffix}").write_bytes(packed)
-        if self.by_hash:
-            (folder / "by-hash/SHA256" / hashlib.sha256(packed).hexdigest()).write_bytes(packed)
+        files: dict[str, bytes] = {}
+        for path, stanzas in indexes.items():
+            index = "\n".join(stanzas).encode()
+            packed = compress(index, suffix)
+            files |= {path: index, path + suffix: packed}
+            folder = (dists / path).parent
+            (folder / "by-hash/SHA256").mkdir(parents=True, exist_ok=True)
+            (dists / f"{path}{suffix}").write_bytes(packed)
+            if self.by_hash:
+                digest = hashlib.sha256(packed).hexdigest()
+                (folder / "by-hash/SHA256" / digest).write_bytes(packed)
         text = release_text(
-            {path: index, path + suffix: packed},
+            files,
             Suite=self.suite,
             Codename=self.suite,
             Architectures=architecture,

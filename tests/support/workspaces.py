@@ -27,7 +27,8 @@ from invoke.program import Program
 from cagebuild import tasks
 from cagebuild.digest import Digest
 from cagebuild.lock import Lock, read
-from cagebuild.runtime.installer import Origin, write_installer
+from cagebuild.runtime.installer import InstallerFile, write_installer
+from cagebuild.runtime.origin import Origin, package_url
 from cagebuild.session import Session
 from tests.support.checkout import Checkout
 from tests.support.nitro import bzimage
@@ -269,13 +270,16 @@ def serving(folder: Path) -> Iterator[str]:
 
 def installer(folder: Path) -> Digest:
     """A runtime installer of programs that run nothing, in ``folder`` under its digest in hex."""
-    files = {}
+    origin = Origin(
+        name="runtime", version="1", licence="Apache-2.0", purl=package_url("golang/test", "1")
+    )
+    files = [InstallerFile(path="cage/bin/guest", target="cage-guest", origins=(origin,))]
     for name in ("init", "cage/bin/cage-guest"):
-        files[name] = folder / name.replace("/", "-")
-        files[name].write_bytes(f"{name} of a test\n".encode())
+        source = folder / name.replace("/", "-")
+        source.write_bytes(f"{name} of a test\n".encode())
+        files.append(InstallerFile(path=name, source=source, origins=(origin,)))
     made = folder / "installer.tar"
-    origin = Origin(source=Digest.of(b"sources"), toolchain="go1.0.0")
-    write_installer(made, architecture="x86_64", files=files, origin=origin)
+    write_installer(made, architecture="x86_64", files=files)
     digest = Digest.of_file(made)
     made.rename(folder / digest.hex)
     return digest

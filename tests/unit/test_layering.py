@@ -23,6 +23,7 @@ PACKAGE = ROOT / "cagebuild"
 HEAVY = (
     "cbor2",
     "cryptography",
+    "cyclonedx",
     "debian",
     "docker",
     "jsonschema",
