@@ -178,11 +178,7 @@ def _boot(cage: Cage, old: Pinned | None, update: bool, world: World) -> Pinned:
         case "aws":
             return _pinned("aws", architecture, lambda: _aws_boot(cage, world), reusable)
         case "cagebuild":
-            raise UnsupportedError(
-                f'{cage.address}: enclave.boot = "cagebuild" needs a kernel of this project\'s own,'
-                " and this version has none",
-                hint='use enclave.boot = "aws", or files of your own: { kernel = …, init = … }',
-            )
+            return _pinned("cagebuild", architecture, lambda: _own_kernel(cage), reusable)
         case _:
             assert_never(boot)
 
@@ -194,6 +190,22 @@ def _debian_boot(cage: Cage, world: World) -> Mapping[str, Any]:
     architecture = cage.enclave.architecture
     return {
         "kernel": lock_kernel(architecture, world.get).to_json(),
+        "cmdline": CMDLINE[architecture],
+    }
+
+
+def _own_kernel(cage: Cage) -> Mapping[str, Any]:
+    from cagebuild.nitro.cmdline import CMDLINE
+    from cagebuild.recipes import pins
+
+    architecture = cage.enclave.architecture
+    made = pins.kernel(architecture)
+    return {
+        "kernel": {
+            "sha256": made.digest.hex,
+            "size": made.size,
+            "version": pins.sources().linux_version,
+        },
         "cmdline": CMDLINE[architecture],
     }
 

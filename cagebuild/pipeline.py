@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from cagebuild import lock as lockfile
 from cagebuild.config.environment import source_date_epoch
 from cagebuild.errors import MeasurementError, StaleLockError, UsageError
-from cagebuild.execute import Export, ProcessExecutor, execute
+from cagebuild.execute import ContainerExecutor, Export, ProcessExecutor, execute
 from cagebuild.plan import Plan, plan
 from cagebuild.results import EIF, MANIFEST, Result
 
@@ -21,10 +21,11 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from cagebuild.config.model import Cage, Signing
-    from cagebuild.execute import Reporter, Summary
+    from cagebuild.execute import Executor, Reporter, Summary
     from cagebuild.image.export import Exported, ExportFormat
     from cagebuild.lock import Lock
     from cagebuild.pinning import Part
+    from cagebuild.sandbox import Sandbox
     from cagebuild.session import Session
     from cagebuild.step import Step
     from cagebuild.store import Blob, Store
@@ -118,12 +119,10 @@ def _execute(
     how: How,
     exports: Sequence[Export] = (),
 ) -> Summary:
-    from cagebuild import steps
-
     summary = execute(
         {session.owner(cage): wanted for cage, wanted in targets.items()},
         store=session.store,
-        executor=ProcessExecutor(steps.load),
+        executor=executor(),
         reporter=how.reporter,
         jobs=how.jobs,
         keep_going=how.keep_going,
@@ -133,6 +132,19 @@ def _execute(
     session.save()
     summary.raise_for_failures()
     return summary
+
+
+def executor() -> Executor:
+    """Where steps run: in this process, and those of kind ``container`` in a sandbox."""
+    from cagebuild import steps
+
+    def find(*, needed_for: str) -> Sandbox:
+        from cagebuild.config.environment import sandbox
+        from cagebuild.sandbox import choose
+
+        return choose(sandbox(), needed_for=needed_for)
+
+    return ContainerExecutor(ProcessExecutor(steps.load), find)
 
 
 def _measured(session: Session, locks: Mapping[Cage, Lock], how: How) -> tuple[Result, ...]:
@@ -226,19 +238,19 @@ def update_installers(session: Session, cages: Sequence[Cage]) -> Session:
     """
     from cagebuild.config import set_value
     from cagebuild.config.loader import CAGE_FILE
-    from cagebuild.runtime import installer_digest
+    from cagebuild.recipes.pins import installer
 
     # Defaults may say runtime = false.
     inherited = (session.workspace.defaults.get("runtime") or {}).get("installer")
     root_file = session.workspace.root / CAGE_FILE
     for cage in cages:
         if cage.runtime is not None and str(cage.runtime.installer) == inherited:
-            digest = installer_digest(cage.enclave.architecture)
+            digest = installer(cage.enclave.architecture).digest
             set_value(root_file, "workspace.defaults.runtime.installer", str(digest))
             session = session.again()
             break
     for cage in session.cages([cage.address for cage in cages]):
-        digest = installer_digest(cage.enclave.architecture)
+        digest = installer(cage.enclave.architecture).digest
         if cage.runtime is not None and cage.runtime.installer != digest:
             set_value(cage.file, "runtime.installer", str(digest))
     return session.again()

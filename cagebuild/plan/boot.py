@@ -2,60 +2,70 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, assert_never
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Literal, assert_never
 
 from cagebuild.config.model import OwnBoot
 from cagebuild.digest import Digest, InvalidDigestError
 from cagebuild.errors import LockError, UnsupportedError
+from cagebuild.recipes import pins
+from cagebuild.recipes.graph import Recipes
 from cagebuild.step import FileInput, Input, Step, StepInput
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from cagebuild.plan.maker import Maker
+
+CARRIED: Final = Path(__file__).parents[1] / "data" / "made"
+"""Kernels and installers under the SHA-256 of their content, where a wheel carries them."""
 
 
 def runtime_step(maker: Maker) -> Step | None:
     """The step that takes the installer apart, or None when nothing is injected."""
     if maker.lock.runtime is None:
         return None
-    installer = maker.lock.runtime.installer
-    url = maker.cage.runtime.url if maker.cage.runtime else None
-    if url is not None:
-        archive = maker.fetch("runtime installer", installer, None, [f"{url}/{installer.hex}"])
-    else:
-        archive = _built_installer(maker, installer)
     return maker.step(
         "runtime",
         "runtime",
-        inputs={"installer.tar": archive},
-        outputs=("layer.tar", "origins.json", "init"),
+        inputs={
+            "installer.tar": _made_from_source(
+                maker,
+                "runtime",
+                "runtime installer",
+                maker.lock.runtime.installer,
+                pins.installer(maker.lock.architecture).digest,
+                lambda recipes: recipes.installer(maker.lock.architecture),
+            )
+        },
+        outputs=("layer.tar", "init", "origins.json"),
     )
 
 
-def _built_installer(maker: Maker, installer: Digest) -> Input:
-    """The installer that this version's sources give; no other can be had without a URL."""
-    from cagebuild import runtime
-
-    ours = runtime.installer_digest(maker.lock.architecture)
-    if installer != ours:
+def _made_from_source(
+    maker: Maker,
+    part: Literal["runtime", "boot"],
+    name: str,
+    wanted: Digest,
+    ours: Digest,
+    make: Callable[[Recipes], StepInput],
+) -> Input:
+    """A file that this project makes from source, known by its digest: as this installation has it,
+    from where the cage says, or made here."""
+    carried = CARRIED / wanted.hex
+    if carried.is_file():
+        return FileInput(digest=wanted, path=carried)
+    url = maker.cage.runtime.url if maker.cage.runtime else None
+    if url is not None:
+        return maker.fetch(name, wanted, None, [f"{url}/{wanted.hex}"])
+    if wanted != ours:
         raise LockError(
-            f"{maker.cage.address}: runtime.installer is {installer}, and there is no"
-            f" runtime.url to fetch it from (this version of cagebuild builds {ours})",
-            hint=f"invoke lock --update runtime {maker.cage.address} takes this version's;"
+            f"{maker.cage.address}: the lock pins the {name} {wanted}, and there is no runtime.url"
+            f" to fetch it from (this version of cagebuild makes {ours})",
+            hint=f"invoke lock --update {part} {maker.cage.address} takes this version's;"
             " runtime.url says where another can be had",
         )
-    step = maker.step(
-        "runtime-build",
-        "build the runtime from source",
-        params={"architecture": maker.lock.architecture, "expected": str(installer)},
-        inputs={
-            f"src:{name}": FileInput(digest=maker.digest(path), path=path)
-            for name, path in runtime.source_files()
-        },
-        outputs=("installer.tar",),
-    )
-    return StepInput(step=step, output="installer.tar")
+    return make(Recipes(maker.mirrors, maker.digest))
 
 
 def boot_files(maker: Maker, runtime: Step | None) -> dict[str, Input]:
@@ -72,28 +82,24 @@ def boot_files(maker: Maker, runtime: Step | None) -> dict[str, Input]:
         case "debian":
             return _debian_boot(maker, runtime)
         case "cagebuild":
-            raise UnsupportedError(
-                f'{maker.cage.address}: enclave.boot = "cagebuild" needs a kernel of this'
-                " project's own, and this version has none",
-                hint='use enclave.boot = "aws", or name boot files of your own',
-            )
+            return _cagebuild_boot(maker, runtime)
         case _:
             assert_never(boot)
 
 
 def _own(maker: Maker, boot: OwnBoot) -> dict[str, Input]:
-    pins = maker.lock.boot.pins
+    locked = maker.lock.boot.pins
     paths = {"kernel": boot.kernel, "init": boot.init, "nsm": boot.nsm, "cmdline": boot.cmdline}
     return {
-        name: maker.pinned_file(f"enclave.boot.{name}", path, _digest(maker, pins, name))
+        name: maker.pinned_file(f"enclave.boot.{name}", path, _digest(maker, locked, name))
         for name, path in paths.items()
         if path is not None
     }
 
 
-def _digest(maker: Maker, pins: Mapping[str, Any], name: str) -> Digest:
+def _digest(maker: Maker, files: Mapping[str, Any], name: str) -> Digest:
     try:
-        return Digest("sha256", pins[name]["sha256"])
+        return Digest("sha256", files[name]["sha256"])
     except (KeyError, TypeError, InvalidDigestError):
         raise maker.bad_pins(f"digest of enclave.boot.{name}") from None
 
@@ -101,30 +107,49 @@ def _digest(maker: Maker, pins: Mapping[str, Any], name: str) -> Digest:
 def _aws(maker: Maker) -> dict[str, Input]:
     from cagebuild.nitro.aws import AwsPins
 
-    pins = maker.pins("boot", AwsPins.from_json, maker.lock.boot.pins)
+    aws = maker.pins("boot", AwsPins.from_json, maker.lock.boot.pins)
     return {
         file: maker.fetch(f"AWS's {file}", pin.sha256, pin.size, [pin.url])
-        for file, pin in pins.files.items()
+        for file, pin in aws.files.items()
     }
 
 
 def _debian_boot(maker: Maker, runtime: Step | None) -> dict[str, Input]:
-    if runtime is None:
-        raise UnsupportedError(
-            f'{maker.cage.address}: enclave.boot = "debian" takes its init from the runtime'
-            " installer, and runtime is false",
-            hint="set runtime.installer, or name boot files of your own",
-        )
     return {
         "kernel": _debian_kernel(maker, maker.lock.boot.pins.get("kernel")),
-        "init": StepInput(step=runtime, output="init"),
+        "init": _init(maker, "debian", runtime),
     }
 
 
-def _debian_kernel(maker: Maker, pins: object) -> Input:
+def _cagebuild_boot(maker: Maker, runtime: Step | None) -> dict[str, Input]:
+    architecture = maker.lock.architecture
+    return {
+        "kernel": _made_from_source(
+            maker,
+            "boot",
+            "kernel",
+            _digest(maker, maker.lock.boot.pins, "kernel"),
+            pins.kernel(architecture).digest,
+            lambda recipes: recipes.kernel(architecture),
+        ),
+        "init": _init(maker, "cagebuild", runtime),
+    }
+
+
+def _init(maker: Maker, boot: str, runtime: Step | None) -> Input:
+    if runtime is None:
+        raise UnsupportedError(
+            f'{maker.cage.address}: enclave.boot = "{boot}" takes its init from the runtime'
+            " installer, and runtime is false",
+            hint="set runtime.installer, or name boot files of your own",
+        )
+    return StepInput(step=runtime, output="init")
+
+
+def _debian_kernel(maker: Maker, locked: object) -> Input:
     from cagebuild.debian.pins import DebianPins
 
-    kernel = maker.pins("boot", DebianPins.from_json, pins)
+    kernel = maker.pins("boot", DebianPins.from_json, locked)
     if len(kernel.packages) != 1:
         raise maker.bad_pins("one kernel")
     (pin,) = kernel.packages

@@ -1,4 +1,4 @@
-"""The Go sources of the runtime: which files there are, and their digest as a whole."""
+"""The files below ``runtime``: the Go module, service definitions, recipes, and their digests."""
 
 from __future__ import annotations
 
@@ -31,6 +31,18 @@ def source_files() -> tuple[tuple[str, Path], ...]:
         files += (root / folder).rglob("*.go")
     names = ((file.relative_to(root).as_posix(), file) for file in files)
     return tuple(sorted(pair for pair in names if not pair[0].endswith("_test.go")))
+
+
+def service_files() -> tuple[tuple[str, Path], ...]:
+    """Every service definition, as (path below ``runtime/service``, path here), sorted."""
+    root = _root() / "service"
+    files = (file for file in root.rglob("*") if file.is_file())
+    return tuple(sorted((file.relative_to(root).as_posix(), file) for file in files))
+
+
+def recipe_file(name: str) -> Path:
+    """A file of a recipe by its path below ``runtime``."""
+    return _root() / name
 
 
 def tree_digest(files: Iterable[tuple[str, Path]]) -> Digest:

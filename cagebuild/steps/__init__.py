@@ -14,11 +14,12 @@ KINDS = {
     "debian-base": "debian_base",
     "eif": "eif",
     "fetch": "fetch",
+    "go-toolchain": "go_toolchain",
     "image": "image",
     "import": "import_image",
     "measure": "measure",
     "runtime": "runtime",
-    "runtime-build": "runtime_build",
+    "installer": "installer",
     "unpack": "unpack",
 }
 """Module of each kind."""
