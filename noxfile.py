@@ -11,7 +11,7 @@ from pathlib import Path
 
 import nox
 
-from cagebuild.runtime.recipe import provide_toolchain
+from cagebuild.runtime.toolchain import provide
 from cagebuild.sessions import *  # noqa: F403
 
 nox.options.sessions = ["lint", "types", "tests"]
@@ -19,6 +19,8 @@ nox.options.default_venv_backend = "none"
 
 TYPED = ("cagebuild", "tests", "benchmarks", "noxfile.py", "tasks.py")
 STATICCHECK = "v0.8.2"
+MADE = ".nox/made"
+"""A store for what the recipes make."""
 FAST = "not integration and not network and not fuzz"
 
 
@@ -77,7 +79,7 @@ def docs(session: nox.Session) -> None:
 @nox.session
 def go(session: nox.Session) -> None:
     """The Go module, with the toolchain that builds it: format, vet, static checks, tests."""
-    goroot = provide_toolchain(Path(".nox/go").resolve())
+    goroot = provide(Path(".nox/go").resolve())
     session.env["PATH"] = f"{goroot / 'bin'}{os.pathsep}{os.environ['PATH']}"
     session.env.update(GOROOT=str(goroot), GOTOOLCHAIN="local")
     session.chdir("runtime")
@@ -96,8 +98,28 @@ def go(session: nox.Session) -> None:
 
 @nox.session
 def runtime(session: nox.Session) -> None:
-    """Build the runtime installers and hold them to their pins; `-- --update` moves the pins."""
-    python(session, "-m", "cagebuild.runtime", ".nox/runtime")
+    """Make kernels and runtime installers from source, hold them to their pins; `-- --update`."""
+    python(session, "-m", "cagebuild.renewing", MADE)
+
+
+@nox.session
+def pins(session: nox.Session) -> None:
+    """Move the pins of toolchain, kernel and busybox to the newest, make everything, pin that."""
+    python(session, "-m", "cagebuild.renewing", MADE, "--newest", "--update")
+
+
+@nox.session
+def wheel(session: nox.Session) -> None:
+    """A wheel in dist/wheel that carries kernels and installers, so that its users make none."""
+    session.run(
+        *(sys.executable, "-m", "cagebuild.renewing", MADE, "--carry", "cagebuild/data/made"),
+        external=True,
+    )
+    python(
+        session,
+        *("-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation"),
+        *("--wheel-dir", "dist/wheel", "."),
+    )
 
 
 @nox.session

@@ -113,14 +113,30 @@ def _plan(session: Session, cage: Cage, locked: Lock) -> Plan:
     )
 
 
-def _execute(
+def run(
     session: Session,
     targets: Mapping[Cage, Sequence[Step]],
     how: How,
     exports: Sequence[Export] = (),
 ) -> Summary:
+    """Make the steps of some cages; raises BuildFailedError after what failed was reported."""
+    owned = {session.owner(cage): wanted for cage, wanted in targets.items()}
+    return _run(session, owned, how, exports)
+
+
+def obtain(session: Session, steps: Sequence[Step], how: How) -> None:
+    """Have the store hold what some steps make; raises as ``run`` does."""
+    _run(session, {"obtained": steps}, how)
+
+
+def _run(
+    session: Session,
+    targets: Mapping[str, Sequence[Step]],
+    how: How,
+    exports: Sequence[Export] = (),
+) -> Summary:
     summary = execute(
-        {session.owner(cage): wanted for cage, wanted in targets.items()},
+        targets,
         store=session.store,
         executor=executor(),
         reporter=how.reporter,
@@ -149,7 +165,7 @@ def executor() -> Executor:
 
 def _measured(session: Session, locks: Mapping[Cage, Lock], how: How) -> tuple[Result, ...]:
     targets = {cage: _plan(session, cage, locked).measure for cage, locked in locks.items()}
-    summary = _execute(session, {cage: (step,) for cage, step in targets.items()}, how)
+    summary = run(session, {cage: (step,) for cage, step in targets.items()}, how)
     return tuple(
         _result(session, cage, locks[cage], step, summary) for cage, step in targets.items()
     )
@@ -167,7 +183,7 @@ def _build(session: Session, cages: Sequence[Cage], how: How) -> tuple[Result, .
         for output, path in session.outputs(cage).items()
         if not (cage.signing and output == EIF)
     ]
-    summary = _execute(session, {cage: (step,) for cage, step in targets.items()}, how, exports)
+    summary = run(session, {cage: (step,) for cage, step in targets.items()}, how, exports)
     results = []
     for cage, step in targets.items():
         result = _result(session, cage, locks[cage], step, summary)
@@ -267,6 +283,6 @@ def export(
     (cage,) = cages
     made = _plan(session, cage, _locked(cage))
     inputs = made.image_inputs()
-    summary = _execute(session, {cage: [given.step for given in inputs.values()]}, how)
+    summary = run(session, {cage: [given.step for given in inputs.values()]}, how)
     blobs = {name: summary.output(given.step, given.output) for name, given in inputs.items()}
     return write(session.store, made, blobs, output, form)

@@ -1,7 +1,9 @@
 """Building cages twice under unlike conditions, from nothing, and comparing both with the locks.
 
 What ``nox -s pcr`` does. Path, umask, time zone, locale, clock, hash seed and the order of folders
-differ between the two builds; the stores start empty.
+differ between the two builds. Their stores start with what is known by its digest alone (locked
+files, a kernel and an installer that are pinned), of which nothing could be learnt by getting it
+twice, and nothing else.
 """
 
 from __future__ import annotations
@@ -19,14 +21,19 @@ from cagebuild.compare import moved
 from cagebuild.digest import Digest
 from cagebuild.errors import BuildFailedError, CageError, MeasurementError
 from cagebuild.explain.text import render
+from cagebuild.pipeline import obtain, plans
 from cagebuild.results import EIF, MANIFEST, outputs
+from cagebuild.seeding import pinned_steps, seed
 from cagebuild.session import Session
+from cagebuild.store import Store
 from cagebuild.workspace import git
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from cagebuild.config.model import Cage
+    from cagebuild.pipeline import How
+    from cagebuild.step import Step
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +59,7 @@ UNLIKE: Final = Conditions(
 )
 
 
-def check(start: Path, words: Sequence[str], scratch: Path) -> Iterator[str]:
+def check(start: Path, words: Sequence[str], scratch: Path, how: How) -> Iterator[str]:
     """Build the cages that ``words`` mean twice; lines that say how each compares.
 
     Raises MeasurementError after the last line when anything differs, BuildFailedError when a build
@@ -61,7 +68,8 @@ def check(start: Path, words: Sequence[str], scratch: Path) -> Iterator[str]:
     session = Session(start)
     chosen = session.cages(words)
     locks = {cage: lockfile.require(cage) for cage in chosen}
-    roots = [_build(session, chosen, each, scratch) for each in (PLAIN, UNLIKE)]
+    known = _known(session, chosen, how)
+    roots = [_build(session, chosen, known, each, scratch) for each in (PLAIN, UNLIKE)]
     wrong = []
     for cage in chosen:
         first, second = (outputs(root, cage) for root in roots)
@@ -77,12 +85,27 @@ def check(start: Path, words: Sequence[str], scratch: Path) -> Iterator[str]:
         )
 
 
-def _build(session: Session, chosen: Sequence[Cage], conditions: Conditions, scratch: Path) -> Path:
+def _known(session: Session, chosen: Sequence[Cage], how: How) -> list[Step]:
+    """What is known by its digest alone, in this workspace's own store."""
+    steps = pinned_steps(plan.eif for plan in plans(session, chosen)).values()
+    obtain(session, list(steps), how)
+    return list(steps)
+
+
+def _build(
+    session: Session,
+    chosen: Sequence[Cage],
+    known: Sequence[Step],
+    conditions: Conditions,
+    scratch: Path,
+) -> Path:
     """Build in a copy of the checkout; the copy's workspace root."""
     root = session.workspace.root
     copy = scratch / conditions.folder / "checkout"
     copy.parent.mkdir(parents=True)
     root_copy = _copy(root, copy)
+    store = scratch / conditions.folder / "store"
+    seed(session.store, Store(store), known)
     status = process.attend(
         [
             sys.executable,
@@ -92,7 +115,7 @@ def _build(session: Session, chosen: Sequence[Cage], conditions: Conditions, scr
         cwd=root_copy,
         env={
             **conditions.environment,
-            "CAGEBUILD_STORE": str(scratch / conditions.folder / "store"),
+            "CAGEBUILD_STORE": str(store),
         },
     )
     if status != 0:

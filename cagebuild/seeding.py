@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def pinned_steps(targets: Iterable[Step]) -> dict[str, Step]:
-    """By id, the steps with ``expected`` outputs that the targets need, without what makes those."""
+    """By id, the steps with ``expected`` outputs that the targets need; not what makes those."""
     found: dict[str, Step] = {}
     seen: set[str] = set()
     stack = list(targets)

@@ -17,7 +17,7 @@ from cagebuild.digest import Digest
 from cagebuild.recipes import origins
 from cagebuild.recipes import pins as pinned
 from cagebuild.runtime.pins import go_wheel
-from cagebuild.runtime.sources import recipe_file, service_files, source_files
+from cagebuild.runtime.sources import BUSYBOX, recipe_file, service_files, source_files
 from cagebuild.step import FileInput, Input, StepInput
 from cagebuild.stepmaker import StepMaker
 
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
 BUILDS_ON: Final = "x86_64"
 """The architecture of the machine, real or emulated, that recipes run on."""
-_BUSYBOX = ("build.sh", "busybox.config", "cage.patch", "links")
 
 
 class Recipes:
@@ -78,7 +77,7 @@ class Recipes:
                 "architecture": architecture,
                 "origins": origins.of(
                     architecture,
-                    {name: self._digest(recipe_file(f"busybox/{name}")) for name in _BUSYBOX},
+                    {name: self._digest(recipe_file(f"busybox/{name}")) for name in BUSYBOX},
                 ),
             },
             inputs={
@@ -118,7 +117,7 @@ class Recipes:
             f"busybox {source.version} for {architecture}",
             architecture,
             inputs={
-                **{name: self._recipe(f"busybox/{name}") for name in _BUSYBOX},
+                **{name: self._recipe(f"busybox/{name}") for name in BUSYBOX},
                 **{
                     name: self._steps.fetch(
                         archive.filename.rpartition("/")[2],

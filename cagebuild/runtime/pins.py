@@ -1,4 +1,4 @@
-"""The pins of the runtime, as data: the Go toolchain's wheels and the installers' digests."""
+"""The pins of the Go toolchain, as data: its wheels."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from cagebuild.digest import Digest
 from cagebuild.errors import UnsupportedError
 
 PINS = Path(__file__).parent.parent / "pins"
-RUNTIME = "runtime.json"
 ARCHITECTURES = ("aarch64", "x86_64")
 
 
@@ -56,11 +55,6 @@ def go_wheel(host: str) -> Wheel:
         digest=Digest("sha256", wheel["sha256"]),
         size=wheel["size"],
     )
-
-
-def installer_digest(architecture: str) -> Digest:
-    """The digest of the installer archive that this version's sources give for an architecture."""
-    return Digest.parse(_read(RUNTIME)[architecture]["digest"])
 
 
 def _read(name: str) -> Any:

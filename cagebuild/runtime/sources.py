@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 _PACKAGE = Path(__file__).parent.parent
 _FOLDERS = ("cmd", "internal")
+BUSYBOX = ("build.sh", "busybox.config", "cage.patch", "links")
+"""The recipe of busybox: files below ``runtime/busybox``."""
 
 
 def _root() -> Path:
@@ -38,6 +40,26 @@ def service_files() -> tuple[tuple[str, Path], ...]:
     root = _root() / "service"
     files = (file for file in root.rglob("*") if file.is_file())
     return tuple(sorted((file.relative_to(root).as_posix(), file) for file in files))
+
+
+def kernel_files(architecture: str) -> tuple[tuple[str, Path], ...]:
+    """Every file of this project that the recipe of a kernel reads, sorted."""
+    names = ("kernel/build.sh", f"kernel/{architecture}.config")
+    return tuple((name, recipe_file(name)) for name in sorted(names))
+
+
+def installer_files() -> tuple[tuple[str, Path], ...]:
+    """Every file of this project that the recipe of an installer reads, sorted."""
+    recipe = ("guest/build.sh", *(f"busybox/{name}" for name in BUSYBOX))
+    return tuple(
+        sorted(
+            (
+                *source_files(),
+                *((f"service/{name}", path) for name, path in service_files()),
+                *((name, recipe_file(name)) for name in recipe),
+            )
+        )
+    )
 
 
 def recipe_file(name: str) -> Path:

