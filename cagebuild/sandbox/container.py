@@ -64,7 +64,9 @@ class ContainerEngine:
             with _file(job.scratch / "inputs.tar") as archive:
                 _pack_inputs(job.inputs, archive)
                 archive.seek(0)
-                self._must(job, ["cp", "-", f"{name}:/"], stdin=archive)
+                # Podman would give everything to the container's user.
+                owners = ["--archive=false"] if self.name == "podman" else []
+                self._must(job, ["cp", *owners, "-", f"{name}:/"], stdin=archive)
             status = process.watch(
                 [self.name, "start", "--attach", name], output=job.log, watcher=job.watcher
             )
@@ -90,8 +92,8 @@ class ContainerEngine:
                     *("create", "--name", name, "--network", "none", "--hostname", HOSTNAME),
                     *("--user", f"{USER}:{USER}", "--workdir", f"/{BUILD}"),
                     *("--cap-drop", "ALL", "--security-opt", "no-new-privileges"),
-                    # Engines raise it by default, which not every machine lets them do.
-                    *("--ulimit", "nofile=1024:1024"),
+                    # Engines raise limits by default, which not every machine lets them do.
+                    *("--ulimit", "nofile=1024:1024", "--ulimit", "nproc=32768:32768"),
                     *(name, *job.command()),
                 ],
             )
@@ -110,7 +112,7 @@ class ContainerEngine:
             )
         if status != 0:
             raise self._failed(["cp"], status, job.log)
-        _unpack_outputs(path, job.outputs)
+        unpack_outputs(path, job.outputs)
 
     def _must(self, job: Job, words: list[str], *, stdin: BinaryIO | None = None) -> None:
         """Run a command of the engine that has to succeed."""
@@ -167,7 +169,7 @@ def _pack_inputs(inputs: Mapping[str, Path], archive: BinaryIO) -> None:
     writer.close()
 
 
-def _unpack_outputs(archive: Path, folder: Path) -> None:
+def unpack_outputs(archive: Path, folder: Path) -> None:
     """Regular files directly in the outputs' folder, and nothing else; raises ImageError."""
     try:
         with tarfile.open(archive, "r:") as tar:
@@ -186,6 +188,8 @@ def _unpack_outputs(archive: Path, folder: Path) -> None:
                     raise ImageError(
                         f"a step left something that is no file: {member.name[:200]!r}"
                     )
+                if (folder / name).exists():
+                    raise ImageError(f"a step left {name[:200]!r} twice")
                 source = tar.extractfile(member)
                 with (folder / name).open("xb") as target:
                     while source is not None and (data := source.read(1 << 20)):

@@ -78,6 +78,13 @@ def _bind(source: str, target: str, *, read_only: bool = False) -> None:
         _mount("", target, None, _MS_REMOUNT | _MS_BIND | _MS_RDONLY | kept)
 
 
+def _write(path: str, text: str) -> None:
+    """Not by ``open``, which may import more of Python from where only the caller could read."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT, 0o644)
+    os.write(descriptor, text.encode())
+    os.close(descriptor)
+
+
 def _die_with_parent() -> None:
     _call("prctl", _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0))
 
@@ -98,8 +105,7 @@ def _unshare(user: int, *, as_root: bool) -> None:
             ("uid_map", f"{user} {uid} 1"),
             ("gid_map", f"{user} {gid} 1"),
         ):
-            with open(f"/proc/self/{name}", "w", encoding="ascii") as file:
-                file.write(text)
+            _write(f"/proc/self/{name}", text)
 
 
 def _make_root(spec: dict[str, Any]) -> None:
@@ -109,8 +115,7 @@ def _make_root(spec: dict[str, Any]) -> None:
     _bind(root, root, read_only=True)
     _mount("tmpfs", f"{root}/dev", "tmpfs", _MS_NOSUID | _MS_NOEXEC, "mode=0755,size=64m")
     for name in _DEVICES:
-        with open(f"{root}/dev/{name}", "x", encoding="ascii"):
-            pass
+        _write(f"{root}/dev/{name}", "")
         _bind(f"/dev/{name}", f"{root}/dev/{name}")
     for name, target in _LINKS.items():
         os.symlink(target, f"{root}/dev/{name}")

@@ -79,7 +79,6 @@ def test_what_moved_is_named_with_both_values() -> None:
     changed = json.loads(json.dumps(pinned))
     changed["x86_64"]["files"]["init"] = "sha256:0"
     assert moved("runtime.json", pinned, pinned) == []
-    assert moved("runtime.json", pinned, changed) == [
-        'runtime.json: x86_64 files init: got "sha256:0",'
-        f' expected "{pinned["x86_64"]["files"]["init"]}"'
-    ]
+    before = pinned["x86_64"]["files"]["init"]
+    said = f'runtime.json: x86_64 files init: got "sha256:0", expected "{before}"'
+    assert moved("runtime.json", pinned, changed) == [said]

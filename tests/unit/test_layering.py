@@ -148,7 +148,7 @@ def test_the_code_of_steps_is_covered_by_the_code_version() -> None:
 
 
 def test_only_one_module_starts_programs() -> None:
-    """``process`` is the only door to other programs."""
+    """``process`` is the only door to other programs; what it starts may become another."""
     pattern = re.compile(
         r"^\s*(import|from) subprocess|\bos\.(system|popen|exec\w+|spawn\w+)\(", re.M
     )
@@ -157,7 +157,7 @@ def test_only_one_module_starts_programs() -> None:
         for file in PACKAGE.rglob("*.py")
         if pattern.search(file.read_text())
     }
-    assert doors == {"process.py"}
+    assert doors == {"process.py", "sandbox/enter.py"}
 
 
 def test_the_tasks_start_without_heavy_modules() -> None:
