@@ -1,7 +1,7 @@
 """Machines in Debian 12's QEMU that boot a kernel as an enclave does, without AWS's hardware.
 
-They lack an NSM. The rest is as in an enclave: virtio over memory-mapped registers, on x86_64 named on
-the command line, on aarch64 in the device tree; a serial console; no ACPI, and PCI turned off.
+They lack an NSM. The rest is as in an enclave: virtio over memory-mapped registers, on x86_64 named
+on the command line, on aarch64 in the device tree; a serial console; no ACPI, and PCI turned off.
 """
 
 from __future__ import annotations
