@@ -1,0 +1,3 @@
+module kernelprobe
+
+go 1.26
