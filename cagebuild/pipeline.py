@@ -150,8 +150,11 @@ def _run(
     return summary
 
 
-def executor() -> Executor:
-    """Where steps run: in this process, and those of kind ``container`` in a sandbox."""
+def executor(*, processes: int | None = None) -> Executor:
+    """Where steps run: in this process, and those of kind ``container`` in a sandbox.
+
+    ``processes``: how many a program in a sandbox may start at once; None: one for each CPU.
+    """
     from cagebuild import steps
 
     def find(*, needed_for: str) -> Sandbox:
@@ -160,7 +163,7 @@ def executor() -> Executor:
 
         return choose(sandbox(), needed_for=needed_for)
 
-    return ContainerExecutor(ProcessExecutor(steps.load), find)
+    return ContainerExecutor(ProcessExecutor(steps.load), find, processes=processes)
 
 
 def _measured(session: Session, locks: Mapping[Cage, Lock], how: How) -> tuple[Result, ...]:

@@ -46,7 +46,9 @@ class Built:
     installers: Mapping[str, Blob]
 
 
-def make(store: Store, wanted: Sequence[StepInput | Step], jobs: int) -> Summary:
+def make(
+    store: Store, wanted: Sequence[StepInput | Step], *, jobs: int, processes: int | None = None
+) -> Summary:
     """Run what the store does not have; raises BuildFailedError after what failed was shown."""
     from cagebuild.step import StepInput
 
@@ -54,7 +56,7 @@ def make(store: Store, wanted: Sequence[StepInput | Step], jobs: int) -> Summary
     summary = execute(
         {"recipes": steps},
         store=store,
-        executor=executor(),
+        executor=executor(processes=processes),
         reporter=reporter(sys.stderr),
         jobs=jobs,
     )
@@ -62,14 +64,18 @@ def make(store: Store, wanted: Sequence[StepInput | Step], jobs: int) -> Summary
     return summary
 
 
-def build(store: Store, architectures: Sequence[str], *, jobs: int) -> Built:
+def build(
+    store: Store, architectures: Sequence[str], *, jobs: int, processes: int | None = None
+) -> Built:
     """Make everything from its sources, and keep it in the store under its pinned digest too."""
     stats = StatCache(store.digests)
     free, held = (Recipes((), stats.digest, held=held) for held in (False, True))
     toolchain = free.toolchain()
     kernels = {each: free.kernel(each) for each in architectures}
     installers = {each: free.installer(each) for each in architectures}
-    summary = make(store, [toolchain, *kernels.values(), *installers.values()], jobs)
+    summary = make(
+        store, [toolchain, *kernels.values(), *installers.values()], jobs=jobs, processes=processes
+    )
     made = {
         given.step.id: summary.output(given.step, given.output)
         for given in (*kernels.values(), *installers.values())
@@ -188,12 +194,14 @@ def main() -> int:
     parser.add_argument("--architecture", action="append", choices=ARCHITECTURES)
     parser.add_argument("--carry", type=Path, metavar="FOLDER", help="also put it there")
     parser.add_argument("--jobs", type=int, default=1, help="steps at once")
+    parser.add_argument("--processes", type=int, help="of each step at once (one for each CPU)")
     given = parser.parse_args()
     try:
         if given.newest:
             pin_newest()
         store = Store(given.store.absolute())
-        built = build(store, given.architecture or ARCHITECTURES, jobs=given.jobs)
+        wanted = given.architecture or ARCHITECTURES
+        built = build(store, wanted, jobs=given.jobs, processes=given.processes)
         lines = []
         for name, found in describe(store, built).items():
             # What was not made this time stays as it is.

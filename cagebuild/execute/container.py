@@ -36,9 +36,13 @@ class FindSandbox(Protocol):
 class ContainerExecutor:
     """Runs steps of kind ``container`` in a sandbox, all others where ``others`` does."""
 
-    def __init__(self, others: Executor, find: FindSandbox) -> None:
+    def __init__(
+        self, others: Executor, find: FindSandbox, *, processes: int | None = None
+    ) -> None:
+        """``processes``: how many a job may run at once; None: one for each CPU."""
         self._others = others
         self._find = find
+        self._processes = processes or len(os.sched_getaffinity(0))
 
     def run(self, task: Task) -> Mapping[str, Path]:
         """See ``Executor``; raises ToolFailedError, with the last lines, when the program fails."""
@@ -57,7 +61,7 @@ class ContainerExecutor:
                     inputs={name: path for name, path in task.inputs.items() if name != ROOT},
                     outputs=outputs,
                     scratch=scratch,
-                    jobs=len(os.sched_getaffinity(0)),
+                    jobs=self._processes,
                     log=stream,
                     watcher=lambda said: task.progress(said, None),
                 )
