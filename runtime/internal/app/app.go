@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"runtime"
 	"strings"
 	"syscall"
 
@@ -16,9 +17,16 @@ import (
 // dockerPath is where Docker looks for the program of an image whose environment has no PATH.
 const dockerPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
-// Exec becomes the app. It returns only when that fails.
+// Exec becomes the app. It returns only when that fails, with standard error as it was.
 func Exec(s *settings.Settings) error {
-	if err := giveStandardStreams(s.UID); err != nil {
+	// The kernel keeps some of what follows for each thread, and execve is called by one.
+	runtime.LockOSThread()
+	supervisor := os.Getppid()
+	// runsv leads a session already. A terminal signal to it is none of the app's.
+	if _, err := syscall.Setsid(); err != nil && syscall.Getpgrp() != os.Getpid() {
+		return os.NewSyscallError("setsid", err)
+	}
+	if err := giveOutput(s.UID); err != nil {
 		return err
 	}
 	syscall.Umask(0o022)
@@ -37,7 +45,39 @@ func Exec(s *settings.Settings) error {
 	if err != nil {
 		return err
 	}
-	return &fs.PathError{Op: "execute", Path: program, Err: syscall.Exec(program, s.Argv, s.Env)}
+	if err := dieWith(supervisor); err != nil {
+		return err
+	}
+	return execute(program, s)
+}
+
+// execute has the app's standard error go where its output goes: to the log service. What this program
+// says itself goes to the console, until it is no more.
+func execute(program string, s *settings.Settings) error {
+	console, _, errno := syscall.Syscall(syscall.SYS_FCNTL, 2, syscall.F_DUPFD_CLOEXEC, 3)
+	if errno != 0 {
+		return os.NewSyscallError("fcntl", errno)
+	}
+	if err := syscall.Dup3(1, 2, 0); err != nil {
+		return os.NewSyscallError("dup3", err)
+	}
+	err := syscall.Exec(program, s.Argv, s.Env)
+	return errors.Join(
+		&fs.PathError{Op: "execute", Path: program, Err: err}, os.NewSyscallError("dup3", syscall.Dup3(int(console), 2, 0)))
+}
+
+// dieWith has the kernel kill the app when its runsv ends: the next runsv would start a second one beside
+// it. It is forgotten when the user changes, and kept by execve but for a program that changes the user.
+func dieWith(supervisor int) error {
+	_, _, errno := syscall.RawSyscall6(
+		syscall.SYS_PRCTL, syscall.PR_SET_PDEATHSIG, uintptr(syscall.SIGKILL), 0, 0, 0, 0)
+	if errno != 0 {
+		return os.NewSyscallError("prctl PR_SET_PDEATHSIG", errno)
+	}
+	if os.Getppid() != supervisor {
+		return errors.New("the supervisor has ended")
+	}
+	return nil
 }
 
 // ExitCode is what shells and container runtimes exit with when a program can't be started.
@@ -48,23 +88,21 @@ func ExitCode(err error) int {
 	return 126
 }
 
-// giveStandardStreams makes the app's user the owner of standard output and error. Many images log to
-// /dev/stdout, and opening that needs rights to what is behind it.
-func giveStandardStreams(uid uint32) error {
-	for descriptor := 1; descriptor <= 2; descriptor++ {
-		var status syscall.Stat_t
-		if err := syscall.Fstat(descriptor, &status); err != nil {
-			return os.NewSyscallError("fstat", err)
-		}
-		if status.Uid == uid || status.Mode&syscall.S_IFMT == syscall.S_IFREG || isNull(&status) {
-			continue
-		}
-		err := syscall.Fchown(descriptor, int(uid), int(status.Gid))
-		// Sockets and some file systems have no owner to change; the app may still write.
-		if err != nil && !errors.Is(err, syscall.EINVAL) && !errors.Is(err, syscall.EPERM) &&
-			!errors.Is(err, syscall.EROFS) {
-			return os.NewSyscallError("fchown", err)
-		}
+// giveOutput makes the app's user the owner of standard output, the pipe to the log service. Many images log
+// to /dev/stdout or /dev/stderr, and opening that needs rights to what is behind it.
+func giveOutput(uid uint32) error {
+	var status syscall.Stat_t
+	if err := syscall.Fstat(1, &status); err != nil {
+		return os.NewSyscallError("fstat", err)
+	}
+	if status.Uid == uid || status.Mode&syscall.S_IFMT == syscall.S_IFREG || isNull(&status) {
+		return nil
+	}
+	err := syscall.Fchown(1, int(uid), int(status.Gid))
+	// Sockets and some file systems have no owner to change; the app may still write.
+	if err != nil && !errors.Is(err, syscall.EINVAL) && !errors.Is(err, syscall.EPERM) &&
+		!errors.Is(err, syscall.EROFS) {
+		return os.NewSyscallError("fchown", err)
 	}
 	return nil
 }

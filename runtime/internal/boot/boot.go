@@ -14,21 +14,19 @@ import (
 	"cagebuild.dev/runtime/internal/settings"
 )
 
-// Program is where the image keeps this program.
-const Program = "/cage/bin/cage-guest"
-
 const (
 	resolvConf = "/run/resolvconf/resolv.conf" // the ramdisk's /etc/resolv.conf is a symlink to it
 	hosts      = "/etc/hosts"
 )
 
-// Run prepares the machine, runs the app to its end and returns what it ended with.
+// Run prepares the machine, has runit run the services, and returns when they have been brought down, as a
+// signal asks for: with the exit status, or with an error where nothing could be started or runit failed.
 func Run() (int, error) {
+	signals, ends := child.Signals(), child.Ends()
 	s, err := settings.Load(settings.Path)
 	if err != nil {
 		return 0, fmt.Errorf("settings: %w", err)
 	}
-	signals := child.Signals()
 	if err := child.Adopt(); err != nil {
 		return 0, err
 	}
@@ -45,28 +43,9 @@ func Run() (int, error) {
 	if err := nameInHosts(hosts, s.Name); err != nil {
 		say.Line("warning: %v", err)
 	}
-	return runApp(s.Name, signals)
-}
-
-// runApp starts this program again, as the app's user this time, and has it replace itself by the app.
-// What a Go program must do between fork and exec is too much for the system call alone.
-func runApp(name string, signals <-chan os.Signal) (int, error) {
-	null, err := os.Open(os.DevNull)
-	if err != nil {
-		return 0, err
-	}
-	defer null.Close()
-	say.Line("starting %s", name)
-	status, err := child.Run(child.Spec{
-		Path:  Program,
-		Argv:  []string{Program, "app"},
-		Stdin: int(null.Fd()),
-	}, signals)
-	if err != nil {
-		return 0, err
-	}
-	say.Line("%s ended: %v", name, status)
-	return status.Code(), nil
+	say.Line("starting %s", s.Name)
+	m := machine{signals: signals, ends: ends, grace: grace}
+	return m.run()
 }
 
 // writeResolvConf names the resolver inside the cage; nothing else could be reached.

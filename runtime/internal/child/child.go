@@ -54,62 +54,63 @@ func Signals() <-chan os.Signal {
 	return received
 }
 
-// Run starts the process in a session of its own and returns when it has ended. Signals from forward are
-// passed on to it; nil forwards none. Every child of the caller that ends meanwhile is reaped, so no other
-// code of the program may wait for a process.
-func Run(spec Spec, forward <-chan os.Signal) (Status, error) {
-	// Asked for before there is a child, so that no end goes unnoticed; one pending signal stands for many.
+// Ends returns a channel that has something whenever children may have ended. It is to be asked for before
+// there is a child, so that no end goes unnoticed; one pending signal stands for many.
+func Ends() <-chan os.Signal {
 	ends := make(chan os.Signal, 1)
 	signal.Notify(ends, syscall.SIGCHLD)
-	defer signal.Stop(ends)
+	return ends
+}
+
+// Start starts the process in a session of its own and returns its number.
+func Start(spec Spec) (int, error) {
 	pid, err := syscall.ForkExec(spec.Path, spec.Argv, &syscall.ProcAttr{
 		Env:   spec.Env,
 		Files: []uintptr{uintptr(spec.Stdin), 1, 2},
 		Sys:   &syscall.SysProcAttr{Setsid: true},
 	})
 	if err != nil {
-		return Status{}, &os.PathError{Op: "start", Path: spec.Path, Err: err}
+		return 0, &os.PathError{Op: "start", Path: spec.Path, Err: err}
 	}
-	// One loop both reaps and signals: a process number is never used after it was given back.
+	return pid, nil
+}
+
+// Run starts the process and returns when it has ended. Every child of the caller that ends meanwhile is
+// reaped, so no other code of the program may wait for a process.
+func Run(spec Spec) (Status, error) {
+	ends := Ends()
+	pid, err := Start(spec)
+	if err != nil {
+		return Status{}, err
+	}
 	for {
-		select {
-		case <-ends:
-			if status, ended, err := reap(pid); ended || err != nil {
-				return status, err
-			}
-		case received := <-forward:
-			if number, ok := received.(syscall.Signal); ok && !ours(number) {
-				// Fails only for a process that has just ended, which is about to be noticed.
-				_ = syscall.Kill(pid, number)
-			}
+		<-ends
+		ended, _, err := Reap()
+		if err != nil {
+			return Status{}, err
+		}
+		if status, found := ended[pid]; found {
+			return status, nil
 		}
 	}
 }
 
-// ours reports whether a signal tells this process something and isn't meant for the child: the end of a
-// child, a broken pipe, terminal access, and what the Go runtime uses to interrupt its own threads.
-func ours(number syscall.Signal) bool {
-	switch number {
-	case syscall.SIGCHLD, syscall.SIGPIPE, syscall.SIGTTIN, syscall.SIGTTOU, syscall.SIGURG:
-		return true
-	}
-	return false
-}
-
-// reap collects every child that has ended and says whether pid was one of them.
-func reap(pid int) (status Status, ended bool, err error) {
+// Reap collects every child that has ended, by its number, and says whether there are others. A process
+// number is given back by this call and by nothing else: until then it may be sent signals.
+func Reap() (ended map[int]Status, others bool, err error) {
+	ended = map[int]Status{}
 	for {
 		var wait syscall.WaitStatus
 		switch found, err := syscall.Wait4(-1, &wait, syscall.WNOHANG, nil); {
 		case errors.Is(err, syscall.EINTR):
-		case errors.Is(err, syscall.ECHILD) && ended:
-			return status, true, nil
+		case errors.Is(err, syscall.ECHILD):
+			return ended, false, nil
 		case err != nil:
-			return Status{}, false, os.NewSyscallError("wait4", err)
+			return ended, false, os.NewSyscallError("wait4", err)
 		case found == 0:
-			return status, ended, nil
-		case found == pid:
-			status, ended = Status{wait}, true
+			return ended, true, nil
+		default:
+			ended[found] = Status{wait}
 		}
 	}
 }

@@ -3,11 +3,10 @@ package child
 import (
 	"errors"
 	"os"
-	"path/filepath"
+	"reflect"
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 )
 
 // shell is a program that runs a script with the arguments $1 and so on.
@@ -17,18 +16,6 @@ func shell(script string, arguments ...string) Spec {
 		Argv: append([]string{"sh", "-c", script, "sh"}, arguments...),
 		Env:  []string{"PATH=/usr/bin:/bin"},
 	}
-}
-
-// waitFor returns when a file is there.
-func waitFor(t *testing.T, path string) {
-	t.Helper()
-	for range 3000 {
-		if _, err := os.Stat(path); err == nil {
-			return
-		}
-		time.Sleep(10 * time.Millisecond)
-	}
-	t.Fatalf("%s never came", path)
 }
 
 func TestTheStatusIsPassedOn(t *testing.T) {
@@ -41,7 +28,7 @@ func TestTheStatusIsPassedOn(t *testing.T) {
 		"kill -KILL $$": {137, "killed by signal 9 (killed)"},
 		"kill -SEGV $$": {139, "killed by signal 11 (segmentation fault)"},
 	} {
-		status, err := Run(shell(script), nil)
+		status, err := Run(shell(script))
 		if err != nil || status.Code() != want.code || status.String() != want.text {
 			t.Errorf("%s: got %d, %v, %v", script, status.Code(), status, err)
 		}
@@ -49,7 +36,7 @@ func TestTheStatusIsPassedOn(t *testing.T) {
 }
 
 func TestWhatCannotBeStartedIsAnError(t *testing.T) {
-	_, err := Run(Spec{Path: "/no/such/program", Argv: []string{"x"}}, nil)
+	_, err := Run(Spec{Path: "/no/such/program", Argv: []string{"x"}})
 	if !errors.Is(err, syscall.ENOENT) || !strings.Contains(err.Error(), "/no/such/program") {
 		t.Errorf("got %v", err)
 	}
@@ -57,7 +44,7 @@ func TestWhatCannotBeStartedIsAnError(t *testing.T) {
 
 func TestTheChildLeadsItsOwnSession(t *testing.T) {
 	// Field 6 of /proc/PID/stat is the session.
-	status, err := Run(shell(`read -r _ _ _ _ _ session _ </proc/$$/stat; test $session = $$`), nil)
+	status, err := Run(shell(`read -r _ _ _ _ _ session _ </proc/$$/stat; test $session = $$`))
 	if err != nil || status.Code() != 0 {
 		t.Errorf("got %v, %v", status, err)
 	}
@@ -71,56 +58,50 @@ func TestOrphansAreReaped(t *testing.T) {
 	script := `orphan=$(sleep 0 >/dev/null & echo $!)
 	for turn in $(seq 3000); do kill -0 $orphan 2>/dev/null || exit 0; sleep 0.01; done
 	exit 1`
-	status, err := Run(shell(script), nil)
+	status, err := Run(shell(script))
 	if err != nil || status.Code() != 0 {
 		t.Errorf("got %v, %v", status, err)
 	}
 }
 
-func TestSignalsReachTheChild(t *testing.T) {
-	ready := filepath.Join(t.TempDir(), "ready")
-	signals := make(chan os.Signal, 1)
-	go func() {
-		waitFor(t, ready)
-		signals <- syscall.SIGTERM
-	}()
-	status, err := Run(shell(`trap 'exit 7' TERM; : >"$1"; while :; do sleep 0.01; done`, ready), signals)
-	if err != nil || status.Code() != 7 {
-		t.Errorf("got %v, %v", status, err)
-	}
-}
-
-func TestAChildThatIgnoresASignalLivesOn(t *testing.T) {
-	folder := t.TempDir()
-	ready, again := filepath.Join(folder, "ready"), filepath.Join(folder, "again")
-	signals := make(chan os.Signal, 1)
-	go func() {
-		waitFor(t, ready)
-		signals <- syscall.SIGTERM
-		signals <- syscall.SIGUSR1
-		waitFor(t, again)
-		signals <- syscall.SIGKILL
-	}()
-	script := `trap '' TERM; trap ': >"$2"' USR1; : >"$1"; while :; do sleep 0.01; done`
-	status, err := Run(shell(script, ready, again), signals)
-	if err != nil || status.Code() != 137 {
-		t.Errorf("got %v, %v", status, err)
-	}
-}
-
-func TestSignalsOfOurOwnAreKept(t *testing.T) {
-	ready := filepath.Join(t.TempDir(), "ready")
-	signals := make(chan os.Signal, 8)
-	go func() {
-		waitFor(t, ready)
-		for _, number := range []syscall.Signal{syscall.SIGPIPE, syscall.SIGTTIN, syscall.SIGTTOU, syscall.SIGURG} {
-			signals <- number
+func TestReapNamesEveryChildThatEndedAndSaysIfOthersAreLeft(t *testing.T) {
+	ends := Ends()
+	want, found := map[int]int{}, map[int]int{}
+	for script, code := range map[string]int{"exit 3": 3, "kill -KILL $$": 137} {
+		pid, err := Start(shell(script))
+		if err != nil {
+			t.Fatal(err)
 		}
-		signals <- syscall.SIGTERM
-	}()
-	script := `trap 'exit 8' PIPE URG TTIN TTOU; trap 'exit 7' TERM; : >"$1"; while :; do sleep 0.01; done`
-	status, err := Run(shell(script, ready), signals)
-	if err != nil || status.Code() != 7 {
-		t.Errorf("got %v, %v", status, err)
+		want[pid] = code
+	}
+	for others := true; others; {
+		<-ends
+		ended, left, err := Reap()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for pid, status := range ended {
+			found[pid] = status.Code()
+		}
+		others = left
+	}
+	if !reflect.DeepEqual(found, want) {
+		t.Errorf("got %v, expected %v", found, want)
+	}
+}
+
+func TestSignalsDoNotEndTheProcess(t *testing.T) {
+	received := Signals()
+	for _, number := range []syscall.Signal{
+		syscall.SIGHUP, syscall.SIGINT, syscall.SIGTERM, syscall.SIGUSR1, syscall.SIGPIPE, syscall.SIGPWR,
+	} {
+		if err := syscall.Kill(os.Getpid(), number); err != nil {
+			t.Fatal(err)
+		}
+		for got := range received {
+			if got == number { // and not what the Go runtime sends itself
+				break
+			}
+		}
 	}
 }

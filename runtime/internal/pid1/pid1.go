@@ -102,7 +102,7 @@ func (s start) run() (child.Status, error) {
 	if err != nil {
 		return child.Status{}, err
 	}
-	return child.Run(child.Spec{Path: program, Argv: s.argv, Env: s.env}, nil)
+	return child.Run(child.Spec{Path: program, Argv: s.argv, Env: s.env})
 }
 
 // openConsole makes the console the standard streams of this process and of all that it starts.

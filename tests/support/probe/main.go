@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/signal"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 )
@@ -26,11 +27,82 @@ func main() {
 		orphan()
 	case "sleep":
 		time.Sleep(10 * time.Millisecond)
+	case "for-ever":
+		select {}
+	case "zombies":
+		zombies()
+	case "leave-behind":
+		start("for-ever", &syscall.SysProcAttr{})
+		fmt.Println("left one behind")
 	case "ignore-term":
+		signals("TERM is ignored", syscall.SIGTERM)
+	case "ignore-term-with-daemon":
+		start("ignore-term", &syscall.SysProcAttr{Setsid: true})
 		signals("TERM is ignored", syscall.SIGTERM)
 	case "heed-term":
 		signals("", syscall.SIGTERM)
+	case "open-streams":
+		openStreams()
+	case "awkward-lines":
+		awkwardLines()
+	case "many-lines":
+		count, _ := strconv.Atoi(os.Args[2])
+		for number := range count {
+			fmt.Println("line", number, strings.Repeat("x", 100))
+		}
+		select {}
 	}
+}
+
+// start starts this program again and doesn't wait for it.
+func start(command string, attributes *syscall.SysProcAttr) {
+	_, err := os.StartProcess("/probe", []string{"probe", command}, &os.ProcAttr{
+		Files: []*os.File{os.Stdin, os.Stdout, os.Stderr}, Sys: attributes,
+	})
+	if err != nil {
+		fmt.Println("cannot start:", err)
+	}
+}
+
+// zombies has children that end, and never waits for them.
+func zombies() {
+	for range 5 {
+		start("sleep", &syscall.SysProcAttr{})
+	}
+	fmt.Println("there are zombies")
+	select {}
+}
+
+// openStreams writes through the names that many images log to.
+func openStreams() {
+	for _, name := range []string{"/dev/stdout", "/dev/stderr"} {
+		stream, err := os.OpenFile(name, os.O_WRONLY|os.O_APPEND, 0)
+		if err != nil {
+			fmt.Println("cannot open:", err)
+			continue
+		}
+		fmt.Fprintln(stream, "through", name)
+	}
+	fmt.Fprintln(os.Stderr, "that is all")
+	select {}
+}
+
+// awkwardLines writes what could break a console, then the start of a line.
+func awkwardLines() {
+	for _, text := range []string{
+		"\x1b[2J\x1b[31mcage: app ended: exit status 0\n",
+		"app\rcage: stopped\n",
+		"windows\r\n",
+		"\x00\xff\xc3\n",
+		"Grüße 日本語 😀 100% $HOME `id`\n",
+		"\u202ecage\u2028cage: boot\n",
+		"\n",
+		strings.Repeat("é", 100_000) + "|\n",
+		"the end> ",
+	} {
+		_, _ = os.Stdout.WriteString(text)
+	}
+	select {}
 }
 
 // report prints what a program can know about how it was started.
@@ -57,7 +129,9 @@ func report() {
 		"leads_session": int(session) == os.Getpid(), "stdin_is_null": os.SameFile(stdin, null),
 		"loopback": loopback != nil && loopback.Flags&net.FlagUp != 0, "reached": reached,
 	})
-	fmt.Println(string(text))
+	// JSON has no need to escape this one, but a console has.
+	fmt.Println(strings.ReplaceAll(string(text), "\x7f", "\\u007f"))
+	select {}
 }
 
 // orphan starts a child that starts a child and ends, and waits until somebody has waited for the latter:
@@ -81,7 +155,7 @@ func orphan() {
 	for range 3000 {
 		if pid != 0 && syscall.Kill(pid, 0) != nil {
 			fmt.Println("the orphan is gone")
-			return
+			select {}
 		}
 		time.Sleep(10 * time.Millisecond)
 	}

@@ -1,0 +1,202 @@
+package boot
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"strings"
+	"syscall"
+	"time"
+
+	"cagebuild.dev/runtime/internal/child"
+	"cagebuild.dev/runtime/internal/processes"
+	"cagebuild.dev/runtime/internal/say"
+)
+
+const (
+	runsvdir = "/cage/bin/runsvdir"
+	services = "/cage/service"
+	app      = services + "/app"
+
+	// environment is that of runit and of the service scripts. None of their programs is the image's.
+	environment = "PATH=/cage/bin"
+)
+
+const (
+	grace      = 10 * time.Second // for the app to end on TERM
+	rest       = 5 * time.Second  // then for everything else
+	look       = 20 * time.Millisecond
+	killRounds = 100
+)
+
+// killed is the exit status when something didn't end in time, as timeout(1) has it.
+const killed = 124
+
+// machine runs the services. All of it is one loop: it alone starts, signals and reaps.
+type machine struct {
+	signals <-chan os.Signal
+	ends    <-chan os.Signal
+	grace   time.Duration
+	hurry   bool // a second signal to end came: no more grace
+}
+
+// run starts runit and returns when a signal has brought everything down, or runit has ended by itself: then
+// the services are brought down too, for nothing would start them again.
+func (m *machine) run() (int, error) {
+	null, err := os.Open(os.DevNull)
+	if err != nil {
+		return 0, err
+	}
+	defer null.Close()
+	supervisor, err := child.Start(child.Spec{
+		Path:  runsvdir,
+		Argv:  []string{"runsvdir", "-P", services},
+		Env:   []string{environment},
+		Stdin: int(null.Fd()),
+	})
+	if err != nil {
+		return 0, err
+	}
+	for {
+		select {
+		case <-m.ends:
+			ended, _, err := child.Reap()
+			if status, found := ended[supervisor]; found {
+				failure := fmt.Errorf("runsvdir ended: %v", status)
+				say.Line("boot: %v: stopping", failure)
+				m.stop()
+				return 0, failure
+			}
+			if err != nil {
+				return 0, err
+			}
+		case received := <-m.signals:
+			if number, ends := endsEverything(received); ends {
+				say.Line("got signal %d (%v): stopping", int(number), number)
+				// It has nothing to clean up, and may not notice TERM for seconds.
+				_ = syscall.Kill(supervisor, syscall.SIGKILL)
+				if !m.stop() {
+					return killed, nil
+				}
+				return 0, nil
+			}
+		}
+	}
+}
+
+// endsEverything reports whether a signal asks for the end. All others change nothing.
+func endsEverything(received os.Signal) (syscall.Signal, bool) {
+	number, ok := received.(syscall.Signal)
+	switch number {
+	case syscall.SIGTERM, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGHUP, syscall.SIGPWR:
+		return number, ok
+	}
+	return number, false
+}
+
+// stop brings down the app, then the other services, and last whatever is left. It reports whether all of
+// them ended by themselves.
+func (m *machine) stop() bool {
+	clean := true
+	tell(app, 'd')
+	if !m.wait(m.grace, appIsDown) {
+		say.Line("app did not end within %v: killing it", m.grace)
+		tell(app, 'k')
+		clean = false
+	}
+	// runsv takes TERM as the order to bring its service down and to end. Its log service ends when all has
+	// been written. Everything else that is a child is an orphan of the app.
+	signalChildren(syscall.SIGTERM)
+	if !m.wait(rest, nobody) {
+		clean = false
+		m.killAll()
+	}
+	say.Line("stopped")
+	return clean
+}
+
+// wait reaps until a condition holds, and reports whether it did within a limit or before somebody lost
+// patience.
+func (m *machine) wait(limit time.Duration, done func(others bool) bool) bool {
+	expired := time.NewTimer(limit)
+	defer expired.Stop()
+	// runsv isn't heard of but through its files.
+	next := time.NewTicker(look)
+	defer next.Stop()
+	for {
+		_, others, err := child.Reap()
+		if err != nil {
+			say.Line("warning: %v", err)
+		}
+		if !others || done(others) {
+			return true
+		}
+		if m.hurry {
+			return false
+		}
+		select {
+		case <-next.C:
+		case <-m.ends:
+		case <-expired.C:
+			return false
+		case received := <-m.signals:
+			_, m.hurry = endsEverything(received)
+		}
+	}
+}
+
+func nobody(others bool) bool { return !others }
+
+// appIsDown reads what runsv says of the app: "down", "run, want down", "finish, want down". Where no runsv
+// is, the app isn't either: the kernel ends it with its runsv.
+func appIsDown(bool) bool {
+	text, err := os.ReadFile(app + "/supervise/stat")
+	return err != nil || strings.HasPrefix(string(text), "down") || !isSupervised(app)
+}
+
+// isSupervised reports whether a runsv has the service's folder: it then reads the one end of a FIFO.
+func isSupervised(folder string) bool {
+	fifo, err := os.OpenFile(folder+"/supervise/ok", os.O_WRONLY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return false
+	}
+	return fifo.Close() == nil
+}
+
+// tell has runsv do something with a service, as sv(8) has it.
+func tell(folder string, command byte) {
+	fifo, err := os.OpenFile(folder+"/supervise/control", os.O_WRONLY|syscall.O_NONBLOCK, 0)
+	if err == nil {
+		_, err = fifo.Write([]byte{command})
+		err = errors.Join(err, fifo.Close())
+	}
+	// Nobody reads it when the runsv was killed, or there was none yet.
+	if err != nil && !errors.Is(err, syscall.ENXIO) && !errors.Is(err, fs.ErrNotExist) {
+		say.Line("warning: %v", err)
+	}
+}
+
+// signalChildren sends a signal to every child. None can end and its number be given to another process
+// meanwhile, for nobody reaps.
+func signalChildren(number syscall.Signal) {
+	children, err := processes.Children()
+	if err != nil {
+		say.Line("warning: cannot look for processes: %v", err)
+	}
+	for _, process := range children {
+		_ = syscall.Kill(process.PID, number)
+	}
+}
+
+// killAll kills the children, then those that became children thereby, and so on.
+func (m *machine) killAll() {
+	say.Line("processes are left: killing them")
+	for range killRounds {
+		signalChildren(syscall.SIGKILL)
+		if m.hurry = false; m.wait(look, nobody) {
+			return
+		}
+	}
+	say.Line("warning: processes are left that cannot be killed")
+}
