@@ -67,12 +67,11 @@ def make(
 def build(
     store: Store, architectures: Sequence[str], *, jobs: int, processes: int | None = None
 ) -> Built:
-    """Make everything from its sources, and keep it in the store under its pinned digest too."""
-    stats = StatCache(store.digests)
-    free, held = (Recipes((), stats.digest, held=held) for held in (False, True))
-    toolchain = free.toolchain()
-    kernels = {each: free.kernel(each) for each in architectures}
-    installers = {each: free.installer(each) for each in architectures}
+    """Make everything from its sources; raises BuildFailedError after what failed was shown."""
+    recipes = Recipes((), StatCache(store.digests).digest, held=False)
+    toolchain = recipes.toolchain()
+    kernels = {each: recipes.kernel(each) for each in architectures}
+    installers = {each: recipes.installer(each) for each in architectures}
     summary = make(
         store, [toolchain, *kernels.values(), *installers.values()], jobs=jobs, processes=processes
     )
@@ -80,9 +79,6 @@ def build(
         given.step.id: summary.output(given.step, given.output)
         for given in (*kernels.values(), *installers.values())
     }
-    for each in architectures:
-        _keep(store, held.kernel(each), made[kernels[each].step.id])
-        _keep(store, held.installer(each), made[installers[each].step.id])
     return Built(
         toolchain={name: summary.output(toolchain, name) for name in toolchain.outputs},
         kernels={each: made[given.step.id] for each, given in kernels.items()},
@@ -90,14 +86,19 @@ def build(
     )
 
 
-def _keep(store: Store, pinned: StepInput, made: Blob) -> None:
-    """Let builds that know the file by its digest find it."""
-    if (pinned.step.expected or {})[pinned.output] != made.digest:
-        return
-    with Session(store, [pinned.step.id]) as session, session.scratch() as folder:
-        file = folder / pinned.output
-        store.export(made, file)
-        session.commit(pinned.step, {pinned.output: file})
+def keep(store: Store, built: Built) -> None:
+    """Let builds that know what was made by its pinned digest find it."""
+    recipes = Recipes((), StatCache(store.digests).digest)
+    for made, pinned in (
+        *((blob, recipes.kernel(each)) for each, blob in built.kernels.items()),
+        *((blob, recipes.installer(each)) for each, blob in built.installers.items()),
+    ):
+        if pinned.step.expected != {pinned.output: made.digest}:
+            continue
+        with Session(store, [pinned.step.id]) as session, session.scratch() as folder:
+            file = folder / pinned.output
+            store.export(made, file)
+            session.commit(pinned.step, {pinned.output: file})
 
 
 def describe(store: Store, built: Built) -> dict[str, dict[str, Any]]:
@@ -209,6 +210,7 @@ def main() -> int:
             lines += moved(name, pins.read(name), now)
             if given.update:
                 _write(name, now)
+        keep(store, built)
         if given.carry:
             carry(store, built, given.carry)
     except CageError as error:
