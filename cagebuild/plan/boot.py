@@ -116,14 +116,15 @@ def _aws(maker: Maker) -> dict[str, Input]:
 
 def _debian_boot(maker: Maker, runtime: Step | None) -> dict[str, Input]:
     return {
-        "kernel": _debian_kernel(maker, maker.lock.boot.pins.get("kernel")),
         "init": _init(maker, "debian", runtime),
+        "kernel": _debian_kernel(maker, maker.lock.boot.pins.get("kernel")),
     }
 
 
 def _cagebuild_boot(maker: Maker, runtime: Step | None) -> dict[str, Input]:
     architecture = maker.lock.architecture
     return {
+        "init": _init(maker, "cagebuild", runtime),
         "kernel": _made_from_source(
             maker,
             "boot",
@@ -132,7 +133,6 @@ def _cagebuild_boot(maker: Maker, runtime: Step | None) -> dict[str, Input]:
             pins.kernel(architecture).digest,
             lambda recipes: recipes.kernel(architecture),
         ),
-        "init": _init(maker, "cagebuild", runtime),
     }
 
 

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from cagebuild.runtime.recipe import compile_programs, environment, provide_toolchain
 
 from cagebuild import process
 from cagebuild.nitro.bootfiles import check_kernel
-from cagebuild.runtime.recipe import compile_programs, environment, provide_toolchain
 from tests.support import kernels
 from tests.support.machines import CPUS, Ended, boot, write_ramdisks
 from tests.support.runtime import ROOT, shared_work

@@ -15,6 +15,7 @@ from cagebuild.digest import Digest
 from cagebuild.errors import ResolveError, SourceError, UnsupportedError, UsageError
 from cagebuild.image import registry
 from cagebuild.pinning import World, check_names, resolve
+from cagebuild.recipes import pins
 from cagebuild.sources import SourceFile
 from tests.support.debian import Archive, keyring, make_deb
 from tests.support.images import Files, named
@@ -178,14 +179,14 @@ def test_a_boot_file_that_is_not_there_names_its_key(project: Project) -> None:
     assert "enclave.boot.nsm" in caught.value.hint
 
 
-@pytest.mark.parametrize("boot", ["cagebuild"])
-def test_boot_files_that_this_version_has_not_are_refused_with_what_to_use(
-    project: Project, boot: str
-) -> None:
-    text = f'{SCRATCH}[enclave]\nboot = "{boot}"\n'
-    with pytest.raises(UnsupportedError, match=f'enclave.boot = "{boot}"') as caught:
-        locked(project.cage(text))
-    assert "enclave.boot" in caught.value.hint
+def test_our_own_kernel_is_pinned_by_what_the_recipe_makes(project: Project) -> None:
+    text = f'{SCRATCH}[enclave]\nboot = "cagebuild"\n'
+    boot = locked(project.cage(text)).boot
+    made = pins.kernel("x86_64")
+    assert boot.kind == "cagebuild"
+    assert boot.pins["kernel"]["sha256"] == made.digest.hex
+    assert boot.pins["kernel"]["version"] == pins.sources().linux_version
+    assert boot.pins["cmdline"].startswith("reboot=k panic=30")
 
 
 # bases

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
 
@@ -14,9 +14,12 @@ from cagebuild.config.model import DockerfileBase
 from cagebuild.digest import Digest
 from cagebuild.errors import LockError, SourceError, StaleLockError, UnsupportedError
 from cagebuild.execute.graph import in_order
-from cagebuild.lock import Lock, Pinned
+from cagebuild.lock import Lock, LockedRuntime, Pinned
 from cagebuild.pinning import World, resolve
+from cagebuild.plan import boot as plan_boot
+from cagebuild.recipes import pins
 from cagebuild.sources import collect
+from cagebuild.step import FileInput, StepInput
 from tests.support.images import Files, named
 from tests.support.tars import archive, regular
 from tests.support.workspaces import ROOT
@@ -27,6 +30,7 @@ if TYPE_CHECKING:
     from cagebuild.config.model import Cage, Workspace
     from cagebuild.plan import Plan
     from cagebuild.sources import SourceFile
+    from cagebuild.step import Step
 
 INSTALLER = Digest.of(b"installer")
 TEXT = f"""\
@@ -451,18 +455,79 @@ def test_a_dockerfile_is_refused_with_what_to_use(project: Project) -> None:
     assert "base.archive" in caught.value.hint
 
 
-def test_boot_files_that_this_version_has_not_are_refused(project: Project) -> None:
+@pytest.mark.parametrize("boot", ["debian", "cagebuild"])
+def test_a_kernel_of_ours_or_debians_without_the_runtime_has_no_init(
+    project: Project, boot: Literal["debian", "cagebuild"]
+) -> None:
     locked, cage = project.lock(), project.cage()
-    cage = replace(cage, enclave=replace(cage.enclave, boot="cagebuild"))
-    with pytest.raises(UnsupportedError, match='"cagebuild"'):
-        plan.plan(cage, locked, (), mirrors=(), digest=Digest.of_file)
-
-
-def test_a_debian_kernel_without_the_runtime_has_no_init(project: Project) -> None:
-    locked, cage = project.lock(), project.cage()
-    cage = replace(cage, enclave=replace(cage.enclave, boot="debian"), runtime=None)
+    cage = replace(cage, enclave=replace(cage.enclave, boot=boot), runtime=None)
     with pytest.raises(UnsupportedError, match="runtime is false"):
         plan.plan(cage, replace(locked, runtime=None), (), mirrors=(), digest=Digest.of_file)
+
+
+BOOT = (
+    'boot = { kernel = "//boot/bzImage", init = "//boot/init", nsm = "//boot/nsm.ko",'
+    ' cmdline = "//boot/cmdline" }'
+)
+
+
+def own_kernel(project: Project, digest: Digest) -> Lock:
+    """A lock of the project with a kernel of that digest."""
+    project.edit(
+        BOOT,
+        'boot = "cagebuild"',
+    )
+    locked = project.lock()
+    made = {**locked.boot.pins["kernel"], "sha256": digest.hex}
+    return replace(locked, boot=replace(locked.boot, pins={**locked.boot.pins, "kernel": made}))
+
+
+def kernel_step(planned: Plan) -> Step:
+    given = planned.eif.inputs["kernel"]
+    assert isinstance(given, StepInput)
+    return given.step
+
+
+def test_our_kernel_is_made_from_source_and_known_by_its_digest(project: Project) -> None:
+    locked = own_kernel(project, pins.kernel("x86_64").digest)
+    project.edit('url = "https://one.test"\n', "")
+    project.edit(str(INSTALLER), str(pins.installer("x86_64").digest))
+    step = kernel_step(project.plan(project.lock()))
+    assert step.kind == "container"
+    assert step.expected == {"kernel": pins.kernel("x86_64").digest}
+    assert locked.boot.kind == "cagebuild"
+    kinds = {each.kind for each in in_order([step]).values()}
+    assert kinds == {"container", "debian-base", "fetch"}
+
+
+def test_our_kernel_comes_from_where_the_cage_says(project: Project) -> None:
+    digest = Digest.of(b"a kernel of another version")
+    step = kernel_step(project.plan(own_kernel(project, digest)))
+    assert step.kind == "fetch"
+    assert step.hints["locations"] == [f"https://one.test/{digest.hex}"]
+
+
+def test_a_kernel_and_an_installer_that_the_installation_carries_are_taken(
+    project: Project, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    kernel = b"the kernel that a wheel carries"
+    digest = Digest.of(kernel)
+    (tmp_path / digest.hex).write_bytes(kernel)
+    monkeypatch.setattr(plan_boot, "CARRIED", tmp_path)
+    given = project.plan(own_kernel(project, digest)).eif.inputs["kernel"]
+    assert given == FileInput(digest=digest, path=tmp_path / digest.hex)
+
+
+def test_a_kernel_that_nobody_has_is_refused_with_the_command(project: Project) -> None:
+    digest = Digest.of(b"another")
+    locked = own_kernel(project, digest)
+    cage = project.cage()
+    assert cage.runtime is not None
+    cage = replace(cage, runtime=replace(cage.runtime, url=None))
+    ours = LockedRuntime(installer=pins.installer("x86_64").digest, name="ours")
+    with pytest.raises(LockError, match=f"the lock pins the kernel {digest}") as caught:
+        plan.plan(cage, replace(locked, runtime=ours), (), mirrors=(), digest=Digest.of_file)
+    assert "invoke lock --update boot //pay" in caught.value.hint
 
 
 def test_an_installer_that_nobody_has_is_refused_with_the_command(project: Project) -> None:

@@ -5,11 +5,19 @@ from __future__ import annotations
 import os
 import threading
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 
-from cagebuild.errors import BuildFailedError, FetchError, SourceError, StoreError
+from cagebuild.digest import Digest
+from cagebuild.errors import (
+    BuildFailedError,
+    DigestMismatchError,
+    FetchError,
+    SourceError,
+    StoreError,
+)
 from cagebuild.execute import Export, ProcessExecutor, execute
 from cagebuild.step import StepInput
 from cagebuild.store import Store
@@ -151,7 +159,38 @@ class TestHits:
 
         one = step("a", log=log)
         execute({"": [one]}, store=store, executor=Looking(), reporter=Recorder(), jobs=1)
-        assert seen == [{"log": str(log), "partials": str(store.root / "partials")}]
+        own = {name: str(store.root / name) for name in ("logs", "partials")}
+        assert seen == [{"log": str(log), **own}]
+
+    def test_an_expected_output_is_known_however_it_is_made(self, store: Store, log: Path) -> None:
+        made = step("a", log=log)
+        output = build(store, made).output(made, made.outputs[0]).digest
+        known = replace(made, expected={made.outputs[0]: output})
+        other = replace(known, name="b", kind="another", params={"text": "anything"}, inputs={})
+        assert made.id != known.id == other.id
+        assert str(build(store, known)) == "1 step: 1 ran, 0 hit, 0 failed"
+        assert str(build(store, other)) == "1 step: 0 ran, 1 hit, 0 failed"
+
+    def test_another_output_than_the_expected_one_is_refused(self, store: Store, log: Path) -> None:
+        one = step("a", log=log)
+        expected = Digest.of(b"something else")
+        wrong = replace(one, expected={one.outputs[0]: expected})
+        recorder = Recorder()
+        summary = build(store, wrong, recorder=recorder)
+        error = summary.outcomes[wrong.id].error
+        assert isinstance(error, DigestMismatchError)
+        assert f"expected {expected}" in error.message
+        assert store.lookup(wrong.id) is None
+
+    def test_what_makes_a_known_output_is_not_asked_for(self, store: Store, log: Path) -> None:
+        top = diamond(log)
+        made = build(store, top)
+        known = replace(top, expected={name: made.output(top, name).digest for name in top.outputs})
+        build(store, known)
+        lose(store, made, "left")
+        summary = build(store, known)
+        assert summary.count("ran") == 0
+        assert summary.count("unneeded") == 3
 
 
 class TestRepair:
