@@ -124,9 +124,35 @@ def run(
     return _run(session, owned, how, exports)
 
 
-def obtain(session: Session, steps: Sequence[Step], how: How) -> None:
+def obtain(session: Session, steps: Sequence[Step], how: How) -> Summary:
     """Have the store hold what some steps make; raises as ``run`` does."""
-    _run(session, {"obtained": steps}, how)
+    return _run(session, {"obtained": steps}, how)
+
+
+def bill_of_materials(session: Session, cages: Sequence[Cage], how: How) -> bytes:
+    """What the runtime of one cage consists of, as CycloneDX JSON; UsageError for several cages."""
+    from cagebuild.runtime.installer import read_manifest
+    from cagebuild.runtime.sbom import sbom
+    from cagebuild.step import FileInput
+
+    (made,) = plans(session, [_only(cages, "sbom")])
+    if made.installer is None:
+        raise UsageError(f"{made.cage.address}: runtime is false, so nothing is injected")
+    if isinstance(made.installer, FileInput):
+        file, digest = made.installer.path, made.installer.digest
+    else:
+        summary = obtain(session, [made.installer.step], how)
+        digest = summary.output(made.installer.step, made.installer.output).digest
+        file = session.store.blob_path(digest)
+    return sbom(read_manifest(file), digest)
+
+
+def _only(cages: Sequence[Cage], command: str) -> Cage:
+    if len(cages) != 1:
+        raise UsageError(
+            f"{len(cages)} cages are meant", hint=f"name one: invoke {command} //folder"
+        )
+    return cages[0]
 
 
 def _run(
@@ -281,9 +307,7 @@ def export(
     """Write the finished image of one cage to ``output``; raises UsageError for several cages."""
     from cagebuild.exporting import write
 
-    if len(cages) != 1:
-        raise UsageError(f"{len(cages)} cages are meant", hint="name one: invoke export //folder")
-    (cage,) = cages
+    cage = _only(cages, "export")
     made = _plan(session, cage, _locked(cage))
     inputs = made.image_inputs()
     summary = run(session, {cage: [given.step for given in inputs.values()]}, how)

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from cagebuild.step import Step
 
 _STYLES = {"failed": "bold red", "skipped": "yellow", "note": "yellow", "hit": "dim"}
+_FIRST_WORD = 60.0
+"""Seconds until a step that is not over is spoken of, then after twice as long, and so on."""
 _BETWEEN_UPDATES = 0.05
 """Seconds; a step may say how far it is for every block that it reads."""
 
@@ -34,6 +36,7 @@ class PlainReporter:
         self._explain = explain
         self._total = 0
         self._over: set[str] = set()
+        self._next_word: dict[str, tuple[float, float]] = {}
 
     def begin(self, total: int) -> None:
         """The run has that many steps."""
@@ -41,9 +44,14 @@ class PlainReporter:
 
     def started(self, step: Step) -> None:
         """Nothing to see: a line comes when the step is over."""
+        self._next_word[step.id] = (time.monotonic(), _FIRST_WORD)
 
-    def progress(self, step: Step, done: int, total: int | None) -> None:
-        """Nothing to see: lines cannot move."""
+    def progress(self, step: Step, done: int, total: int | None) -> None:  # noqa: ARG002
+        """``note: still at kernel 6.12: 60 s``: lines cannot move, but silence looks like a hang."""
+        since, wait = self._next_word.get(step.id, (0.0, 0.0))
+        if wait and time.monotonic() - since > wait:
+            self._next_word[step.id] = (since, 2 * wait)
+            self._line(f"note: still at {step.name}: {wait:.0f} s", "note")
 
     def finished(self, outcome: Outcome) -> None:
         """``[3/12] ran    fetch libc6 2.36-9 … 0.8s``, and the error of what failed."""

@@ -31,6 +31,7 @@ __all__ = [
     "lock",
     "pcr",
     "plan",
+    "sbom",
 ]
 
 _TARGETS = "cages: //folder, folder/..., a path or a name; none: all below this folder"
@@ -337,3 +338,20 @@ def export(
     how = _how(jobs, keep_going, verbose, explain)
     done = pipeline.export(session, session.cages(words), how, target, form)
     print(f"{target}\n  image id  {done.config}\n  manifest  {done.manifest}")
+
+
+@command(help=_RUNNING)
+def sbom(
+    context: Any,
+    words: Sequence[str] = (),
+    jobs: int = 0,
+    keep_going: bool = False,
+    verbose: bool = False,
+    explain: bool = False,
+) -> None:
+    """Print the bill of materials of what is injected into a cage, as CycloneDX JSON."""
+    from cagebuild import pipeline
+
+    session = _session()
+    how = _how(jobs, keep_going, verbose, explain)
+    print(pipeline.bill_of_materials(session, session.cages(words), how).decode(), end="")

@@ -29,6 +29,8 @@ class Plan:
     """The steps of one cage. ``measure`` and ``eif`` are what a command may ask for."""
 
     cage: Cage
+    installer: Input | None
+    """The runtime installer, where something is injected."""
     measure: Step
     eif: Step
 
@@ -73,6 +75,7 @@ def plan(
     boot = boot_files(maker, runtime)
     return Plan(
         cage=cage,
+        installer=runtime.inputs["installer.tar"] if runtime else None,
         measure=_enclave(maker, "measure", image, layers, boot),
         eif=_enclave(maker, "eif", image, layers, boot),
     )
