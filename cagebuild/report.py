@@ -47,7 +47,7 @@ class PlainReporter:
         self._next_word[step.id] = (time.monotonic(), _FIRST_WORD)
 
     def progress(self, step: Step, done: int, total: int | None) -> None:  # noqa: ARG002
-        """``note: still at kernel 6.12: 60 s``: lines cannot move, but silence looks like a hang."""
+        """``note: still at kernel 6.12: 60 s``, for silence looks like a hang."""
         since, wait = self._next_word.get(step.id, (0.0, 0.0))
         if wait and time.monotonic() - since > wait:
             self._next_word[step.id] = (since, 2 * wait)
