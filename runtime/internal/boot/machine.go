@@ -104,6 +104,9 @@ func (m *machine) stop() bool {
 		say.Line("app did not end within %v: killing it", m.grace)
 		tell(app, 'k')
 		clean = false
+		// Once runsv is told to end it closes the pipe that ./finish would need.
+		m.hurry = false
+		m.wait(rest, appIsDown)
 	}
 	// runsv takes TERM as the order to bring its service down and to end. Its log service ends when all has
 	// been written. Everything else that is a child is an orphan of the app.

@@ -33,7 +33,9 @@ func (m machine) heartbeat(cid uint32) (err error) {
 		return err
 	}
 	answer := [1]byte{}
-	if _, err := io.ReadFull(stream, answer[:]); err != nil {
+	if _, err := io.ReadFull(stream, answer[:]); errors.Is(err, syscall.EAGAIN) {
+		return errors.New("no answer from the parent in time") // how a socket's time limit ends a read
+	} else if err != nil {
 		return fmt.Errorf("no answer from the parent: %w", err)
 	}
 	if answer[0] != heartbeatByte {

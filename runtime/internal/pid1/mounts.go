@@ -95,16 +95,18 @@ func enter(folder string) error {
 	return os.Chdir("/")
 }
 
-// mountControlGroups mounts every controller that the kernel still offers in a version 1 hierarchy.
+// mountControlGroups mounts every controller that the kernel offers in a version 1 hierarchy of its own.
+// What a kernel lacks is a warning: an app that needs it says so itself.
 func mountControlGroups() error {
 	table, err := os.ReadFile("/proc/cgroups")
 	if errors.Is(err, os.ErrNotExist) {
+		say.Line("init: warning: the kernel has no control groups")
 		return nil
 	} else if err != nil {
 		return err
 	}
 	controllers, err := enabledControllers(string(table))
-	if err != nil || len(controllers) == 0 {
+	if err != nil {
 		return err
 	}
 	if err := mount("cgroup_root", controlGroups, "tmpfs", hardened, "mode=0755"); err != nil {
@@ -115,7 +117,7 @@ func mountControlGroups() error {
 		if err := os.Mkdir(folder, 0o755); err != nil {
 			return err
 		}
-		// Newer kernels list controllers that only version 2 has. An app that needs one says so itself.
+		// Newer kernels list controllers that only version 2 has.
 		if err := mount(name, folder, "cgroup", hardened, name); err != nil {
 			say.Line("init: warning: %v", err)
 			if err := os.Remove(folder); err != nil {

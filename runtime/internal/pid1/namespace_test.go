@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"debug/elf"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -13,14 +14,16 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 )
 
 // The whole of init runs here as process 1 of its own namespaces, in a folder laid out as a ramdisk. Only
 // the vsock, the console's device and the kernel's command line are not its own. This program plays three
 // parts: the test, init, and the app that init starts.
 const (
-	part = "PID1_TEST_PART"
-	root = "PID1_TEST_ROOT"
+	part   = "PID1_TEST_PART"
+	root   = "PID1_TEST_ROOT"
+	parent = "PID1_TEST_PARENT" // how the parent takes the heartbeat
 )
 
 func TestMain(m *testing.M) {
@@ -44,12 +47,34 @@ func playInit() {
 		console: "/console.log",
 		dial: func(cid, port uint32) (io.ReadWriteCloser, error) {
 			fmt.Fprintf(os.Stderr, "dialled %d:%d\n", cid, port)
-			return &peer{Reader: strings.NewReader("\xB7")}, nil
+			return answer(os.Getenv(parent))
 		},
 		restart: func() error { return syscall.Reboot(syscall.LINUX_REBOOT_CMD_RESTART) },
 	}.run()
 	fmt.Fprintln(os.Stderr, "init:", err)
 	os.Exit(98)
+}
+
+// answer is a parent that is well, or isn't.
+func answer(how string) (io.ReadWriteCloser, error) {
+	switch how {
+	case "refuses":
+		return nil, syscall.ECONNREFUSED
+	case "is silent":
+		// As package vsock does it: a socket whose reads time out.
+		pair, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM, 0)
+		if err != nil {
+			return nil, err
+		}
+		limit := syscall.Timeval{Usec: 1000}
+		err = syscall.SetsockoptTimeval(pair[0], syscall.SOL_SOCKET, syscall.SO_RCVTIMEO, &limit)
+		return os.NewFile(uintptr(pair[0]), "vsock"), err
+	case "hangs up":
+		return &peer{Reader: strings.NewReader("")}, nil
+	case "answers wrongly":
+		return &peer{Reader: strings.NewReader("\x00")}, nil
+	}
+	return &peer{Reader: strings.NewReader("\xB7")}, nil
 }
 
 // report is what the app found.
@@ -64,6 +89,19 @@ type report struct {
 }
 
 func playApp() {
+	switch os.Args[len(os.Args)-1] {
+	case "signal-init":
+		signalInit()
+	case "die":
+		_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
+	case "orphan":
+		_, _ = syscall.ForkExec("/bin/app", []string{"app", "exit"}, &syscall.ProcAttr{Env: os.Environ()})
+		os.Exit(0)
+	case "exit":
+		os.Exit(0)
+	case "zombies":
+		zombies()
+	}
 	found := report{Argv: os.Args, Env: os.Environ(), Parent: os.Getppid(), Mounts: map[string]string{}}
 	found.Folder, _ = os.Getwd()
 	session, _, _ := syscall.RawSyscall(syscall.SYS_GETSID, 0, 0, 0)
@@ -82,6 +120,42 @@ func playApp() {
 	_ = os.WriteFile("/report.json", text, 0o600)
 	fmt.Println("the app was here")
 	os.Exit(3)
+}
+
+// signalInit sends all that could end a program to process 1, and lives to tell.
+func signalInit() {
+	for number := syscall.Signal(1); number <= 64; number++ {
+		if number == syscall.SIGKILL || number == syscall.SIGSTOP || number == syscall.SIGCHLD {
+			continue // the kernel keeps the first two from it
+		}
+		if err := syscall.Kill(1, number); err != nil {
+			fmt.Println("signal", number, err)
+		}
+	}
+	// Signals are taken in any order; the end of this process is noticed by one, too.
+	fmt.Println("init got all signals")
+	os.Exit(0)
+}
+
+// zombies has children that leave orphans, and waits until process 1 has reaped those.
+func zombies() {
+	for range 3 {
+		child, err := os.StartProcess("/bin/app", []string{"app", "orphan"}, &os.ProcAttr{})
+		if err != nil {
+			fmt.Println(err)
+			continue
+		}
+		_, _ = child.Wait()
+	}
+	for range 3000 {
+		entries, _ := filepath.Glob("/proc/[0-9]*")
+		if len(entries) == 2 {
+			fmt.Println("the orphans are gone")
+			break
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	os.Exit(0)
 }
 
 // ramdisk lays out what the kernel would have unpacked.
@@ -143,10 +217,10 @@ func isStatic(t *testing.T, path string) bool {
 }
 
 // bootIn runs init in the folder and returns how it ended and what the console has.
-func bootIn(t *testing.T, folder string) (*os.ProcessState, string) {
+func bootIn(t *testing.T, folder string, env ...string) (*os.ProcessState, string) {
 	t.Helper()
 	init := exec.Command("/proc/self/exe")
-	init.Env = []string{part + "=init", root + "=" + folder}
+	init.Env = append([]string{part + "=init", root + "=" + folder}, env...)
 	early := &bytes.Buffer{}
 	init.Stderr = early
 	init.SysProcAttr = &syscall.SysProcAttr{
@@ -157,17 +231,22 @@ func bootIn(t *testing.T, folder string) (*os.ProcessState, string) {
 		t.Fatal(err)
 	}
 	console, err := os.ReadFile(filepath.Join(folder, "console.log"))
-	if err != nil {
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		t.Fatal(err)
 	}
 	return init.ProcessState, early.String() + string(console)
 }
 
+// hasRestarted reports whether the machine was restarted, as that looks from outside of a process namespace.
+func hasRestarted(ended *os.ProcessState) bool {
+	status, ok := ended.Sys().(syscall.WaitStatus)
+	return ok && status.Signaled() && status.Signal() == syscall.SIGHUP
+}
+
 func TestInitBootsTheImage(t *testing.T) {
 	folder := ramdisk(t, "app\nan argument\n\n100% $HOME\n")
 	ended, console := bootIn(t, folder)
-	// This is how the restart of a machine looks from outside of a process namespace.
-	if status, ok := ended.Sys().(syscall.WaitStatus); !ok || !status.Signaled() || status.Signal() != syscall.SIGHUP {
+	if !hasRestarted(ended) {
 		t.Errorf("init ended with %v", ended)
 	}
 	for _, want := range []string{
@@ -228,16 +307,83 @@ func checkReport(t *testing.T, found report) {
 	}
 }
 
-func TestFailuresReachTheConsole(t *testing.T) {
-	for cmd, want := range map[string]string{
-		"":               "/cmd is empty",
-		"no-such-app\n":  `find in PATH "/sbin:/usr/sbin:/bin:/usr/bin" no-such-app: no such file or directory`,
-		"/bin/missing\n": "start /bin/missing: no such file or directory",
-		"/tmp\n":         "start /tmp: permission denied",
+func TestHowTheFirstProcessEndedIsOnTheConsole(t *testing.T) {
+	for command, want := range map[string][]string{
+		"exit":        {"init: the first process ended: exit status 0\n"},
+		"die":         {"init: the first process ended: killed by signal 9 (killed)\n"},
+		"signal-init": {"init got all signals\n", "ended: exit status 0\n"},
+		"zombies":     {"the orphans are gone\n", "ended: exit status 0\n"},
 	} {
-		ended, console := bootIn(t, ramdisk(t, cmd))
-		if ended.ExitCode() != 98 || !strings.Contains(console, want) {
-			t.Errorf("%q: ended with %v, console:\n%s", cmd, ended, console)
+		ended, console := bootIn(t, ramdisk(t, "app\n"+command+"\n"))
+		if !hasRestarted(ended) {
+			t.Errorf("%s: init ended with %v", command, ended)
 		}
+		for _, line := range want {
+			if !strings.Contains(console, line) {
+				t.Errorf("%s: the console lacks %q:\n%s", command, line, console)
+			}
+		}
+	}
+}
+
+func TestFailuresReachTheConsole(t *testing.T) {
+	for name, given := range map[string]struct {
+		cmd    string
+		change func(folder string) error
+		env    string
+		want   string
+	}{
+		"an empty cmd":    {want: "/cmd is empty"},
+		"no such program": {cmd: "no-such-app\n", want: `find in PATH "/sbin:/usr/sbin:/bin:/usr/bin" no-such-app: no such file or directory`},
+		"no such file":    {cmd: "/bin/missing\n", want: "start /bin/missing: no such file or directory"},
+		"a folder":        {cmd: "/tmp\n", want: "start /tmp: permission denied"},
+		"no cmd":          {change: removed("cmd"), want: "open /cmd: no such file or directory"},
+		"an env that cannot be read": {
+			cmd: "app\n", change: replaced("env", true), want: "read /env: is a directory",
+		},
+		"no console":     {cmd: "app\n", change: removed("console.log"), want: "no console: open /console.log: no such file"},
+		"no /dev":        {cmd: "app\n", change: removed("dev"), want: "mount devtmpfs /dev: no such file or directory"},
+		"no rootfs":      {cmd: "app\n", change: removed("rootfs"), want: "/rootfs: no such file or directory"},
+		"no /proc":       {cmd: "app\n", change: removed("rootfs/proc"), want: "mount proc /proc: no such file or directory"},
+		"a /run in use":  {cmd: "app\n", change: replaced("rootfs/run", false), want: "mount tmpfs /run: not a directory"},
+		"no /sys":        {cmd: "app\n", change: removed("rootfs/sys"), want: "mount sysfs /sys: no such file or directory"},
+		"no module":      {cmd: "app\n", change: replaced("nsm.ko", false), want: "load module /nsm.ko: "},
+		"no parent":      {cmd: "app\n", env: "refuses", want: "heartbeat: connection refused"},
+		"a deaf parent":  {cmd: "app\n", env: "is silent", want: "heartbeat: no answer from the parent in time"},
+		"a short parent": {cmd: "app\n", env: "hangs up", want: "heartbeat: no answer from the parent: EOF"},
+		"a wrong parent": {cmd: "app\n", env: "answers wrongly", want: "heartbeat: the parent answered 0x00, expected 0xb7"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			folder := ramdisk(t, given.cmd)
+			if given.change != nil {
+				if err := given.change(folder); err != nil {
+					t.Fatal(err)
+				}
+			}
+			ended, console := bootIn(t, folder, parent+"="+given.env)
+			if ended.ExitCode() != 98 || !strings.Contains(console, given.want) {
+				t.Errorf("ended with %v, expected %q on the console:\n%s", ended, given.want, console)
+			}
+			if strings.Contains(console, "the app was here") {
+				t.Errorf("the app was started all the same:\n%s", console)
+			}
+		})
+	}
+}
+
+func removed(name string) func(string) error {
+	return func(folder string) error { return os.RemoveAll(filepath.Join(folder, name)) }
+}
+
+func replaced(name string, byFolder bool) func(string) error {
+	return func(folder string) error {
+		path := filepath.Join(folder, name)
+		if err := os.RemoveAll(path); err != nil {
+			return err
+		}
+		if byFolder {
+			return os.Mkdir(path, 0o755)
+		}
+		return os.WriteFile(path, []byte("no module"), 0o600)
 	}
 }

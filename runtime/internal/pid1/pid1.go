@@ -40,9 +40,24 @@ func Main() {
 	}
 	if err := m.run(); err != nil {
 		say.Line("init: %v", err)
+		if errors.Is(err, errNoConsole) {
+			logToKernel("/dev/kmsg", err)
+		}
 		drain()
 		os.Exit(1)
 	}
+}
+
+var errNoConsole = errors.New("no console")
+
+// logToKernel writes to the kernel's log, which goes to whatever console the kernel has.
+func logToKernel(path string, cause error) {
+	file, err := os.OpenFile(path, os.O_WRONLY, 0)
+	if err != nil {
+		return // nobody can be told
+	}
+	_, _ = fmt.Fprintf(file, "cage: init: %v\n", cause)
+	_ = file.Close()
 }
 
 // machine is what a test can't have in a namespace of its own.
@@ -58,9 +73,9 @@ func (m machine) run() error {
 		return err
 	}
 	if err := openConsole(m.console); err != nil {
-		return err
+		return fmt.Errorf("%w: %w", errNoConsole, err)
 	}
-	if err := loadModule("/nsm.ko"); err != nil {
+	if err := loadModule("/nsm.ko", "/dev/nsm"); err != nil {
 		return err
 	}
 	parent, err := readParent()
@@ -90,11 +105,9 @@ func (m machine) run() error {
 	if err != nil {
 		return err
 	}
-	if status.Code() != 0 {
-		say.Line("init: the first process ended: %v", status)
-	}
+	say.Line("init: the first process ended: %v", status)
 	drain()
-	return m.restart()
+	return os.NewSyscallError("reboot", m.restart())
 }
 
 func (s start) run() (child.Status, error) {
@@ -119,8 +132,9 @@ func openConsole(path string) error {
 	return console.Close()
 }
 
-// loadModule loads a kernel module and removes its file. A kernel with the driver built in needs none.
-func loadModule(path string) error {
+// loadModule loads a kernel module and removes its file. A kernel with the driver built in needs none, and
+// may be unable to load any: nitro-cli's ramdisks have the file with every kernel.
+func loadModule(path, device string) error {
 	file, err := os.Open(path)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil
@@ -128,11 +142,17 @@ func loadModule(path string) error {
 		return err
 	}
 	defer file.Close()
-	parameters := [1]byte{}
-	if err := finitModule(int(file.Fd()), &parameters[0]); err != nil && !errors.Is(err, syscall.EEXIST) {
-		return &os.PathError{Op: "load module", Path: path, Err: err}
+	if _, err := os.Stat(device); err != nil {
+		parameters := [1]byte{}
+		if err := finitModule(int(file.Fd()), &parameters[0]); err != nil && !errors.Is(err, syscall.EEXIST) {
+			return &os.PathError{Op: "load module", Path: path, Err: err}
+		}
 	}
-	return os.Remove(path)
+	// AWS's init doesn't fail for this either: the file is out of reach once the image's root is entered.
+	if err := os.Remove(path); err != nil {
+		say.Line("init: warning: %v", err)
+	}
+	return nil
 }
 
 // drain waits until the console has sent everything, for a restart doesn't, but not for ever.

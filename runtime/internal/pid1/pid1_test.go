@@ -149,19 +149,38 @@ func TestAParentThatCannotBeReachedIsAnError(t *testing.T) {
 }
 
 func TestNoModuleIsNoError(t *testing.T) {
-	if err := loadModule(filepath.Join(t.TempDir(), "nsm.ko")); err != nil {
+	if err := loadModule(filepath.Join(t.TempDir(), "nsm.ko"), "/no/device"); err != nil {
 		t.Error(err)
 	}
 }
 
 func TestAModuleThatCannotBeLoadedIsAnErrorAndStays(t *testing.T) {
 	path := filepath.Join(folderWith(t, map[string]string{"nsm.ko": "no module"}), "nsm.ko")
-	if err := loadModule(path); err == nil || !strings.Contains(err.Error(), "load module "+path) {
+	if err := loadModule(path, "/no/device"); err == nil || !strings.Contains(err.Error(), "load module "+path) {
 		t.Errorf("got %v", err)
 	}
 	if _, err := os.Stat(path); err != nil {
 		t.Error(err)
 	}
+}
+
+func TestAModuleIsNotLoadedWhereTheDeviceIsThereAlready(t *testing.T) {
+	path := filepath.Join(folderWith(t, map[string]string{"nsm.ko": "no module"}), "nsm.ko")
+	if err := loadModule(path, os.DevNull); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Stat(path); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the file is left: %v", err)
+	}
+}
+
+func TestWithoutAConsoleTheKernelsLogIsTold(t *testing.T) {
+	path := filepath.Join(folderWith(t, map[string]string{"kmsg": ""}), "kmsg")
+	logToKernel(path, errNoConsole)
+	if got, _ := os.ReadFile(path); string(got) != "cage: init: no console\n" {
+		t.Errorf("got %q", got)
+	}
+	logToKernel("/no/such/file", errNoConsole)
 }
 
 func TestControllersAreReadFromTheKernelsTable(t *testing.T) {

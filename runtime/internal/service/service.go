@@ -92,6 +92,6 @@ func killRest(name string, session int) {
 		say.Line("warning: %s: cannot look for processes left behind: %v", name, err)
 	}
 	if count > 0 {
-		say.Line("%s left %d processes behind: killed", name, count)
+		say.Line("%s: killed what it left behind: %d", name, count)
 	}
 }

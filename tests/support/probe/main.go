@@ -28,7 +28,7 @@ func main() {
 	case "sleep":
 		time.Sleep(10 * time.Millisecond)
 	case "for-ever":
-		select {}
+		forEver()
 	case "zombies":
 		zombies()
 	case "leave-behind":
@@ -50,7 +50,7 @@ func main() {
 		for number := range count {
 			fmt.Println("line", number, strings.Repeat("x", 100))
 		}
-		select {}
+		forEver()
 	}
 }
 
@@ -64,13 +64,20 @@ func start(command string, attributes *syscall.SysProcAttr) {
 	}
 }
 
+// forEver isn't "select {}", which Go's runtime takes for a deadlock.
+func forEver() {
+	for {
+		time.Sleep(time.Hour)
+	}
+}
+
 // zombies has children that end, and never waits for them.
 func zombies() {
 	for range 5 {
 		start("sleep", &syscall.SysProcAttr{})
 	}
 	fmt.Println("there are zombies")
-	select {}
+	forEver()
 }
 
 // openStreams writes through the names that many images log to.
@@ -84,7 +91,7 @@ func openStreams() {
 		fmt.Fprintln(stream, "through", name)
 	}
 	fmt.Fprintln(os.Stderr, "that is all")
-	select {}
+	forEver()
 }
 
 // awkwardLines writes what could break a console, then the start of a line.
@@ -102,7 +109,7 @@ func awkwardLines() {
 	} {
 		_, _ = os.Stdout.WriteString(text)
 	}
-	select {}
+	forEver()
 }
 
 // report prints what a program can know about how it was started.
@@ -131,7 +138,7 @@ func report() {
 	})
 	// JSON has no need to escape this one, but a console has.
 	fmt.Println(strings.ReplaceAll(string(text), "\x7f", "\\u007f"))
-	select {}
+	forEver()
 }
 
 // orphan starts a child that starts a child and ends, and waits until somebody has waited for the latter:
@@ -155,7 +162,7 @@ func orphan() {
 	for range 3000 {
 		if pid != 0 && syscall.Kill(pid, 0) != nil {
 			fmt.Println("the orphan is gone")
-			select {}
+			forEver()
 		}
 		time.Sleep(10 * time.Millisecond)
 	}
