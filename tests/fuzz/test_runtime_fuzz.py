@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.support.runtime import run_go, shared_work
+from tests.support.golang import MODULE, run_go
+from tests.support.runtime import shared_work
 
 pytestmark = pytest.mark.fuzz
 
@@ -16,4 +17,4 @@ def test_readers_stand_random_bytes(
     tmp_path_factory: pytest.TempPathFactory, name: str, package: str
 ) -> None:
     work = shared_work(tmp_path_factory)
-    run_go(work, "test", "-run=^$", f"-fuzz=^{name}$", "-fuzztime=5000x", package)
+    run_go(work, MODULE, "test", "-run=^$", f"-fuzz=^{name}$", "-fuzztime=5000x", package)

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from cagebuild.runtime.recipe import compile_programs, environment, provide_toolchain
 
-from cagebuild import process
 from cagebuild.nitro.bootfiles import check_kernel
-from tests.support import kernels
+from cagebuild.runtime.installer import split_installer
+from tests.support import made
+from tests.support.golang import ROOT, compile_program
 from tests.support.machines import CPUS, Ended, boot, write_ramdisks
-from tests.support.runtime import ROOT, shared_work
+from tests.support.runtime import shared_work
 
 if TYPE_CHECKING:
     from cagebuild.nitro.pcr import Architecture
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.integration, pytest.mark.network]
 
 APP = ROOT / "tests/support/kernel_probe"
-GOARCH = {"x86_64": "amd64", "aarch64": "arm64"}
 NAMES = ("cpuset", "cpu", "cpuacct", "memory", "devices", "freezer", "pids")
 
 
@@ -42,21 +41,16 @@ def architecture(request: pytest.FixtureRequest) -> Architecture:
 
 @pytest.fixture(scope="module")
 def kernel(architecture: Architecture) -> Path:
-    return kernels.kernel(architecture)
+    return made.kernel(architecture)
 
 
 @pytest.fixture(scope="module")
 def ramdisks(architecture: Architecture, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    work = shared_work(tmp_path_factory)
-    goroot = provide_toolchain(work)
     folder = tmp_path_factory.mktemp("ramdisks")
-    go = {**environment(goroot, work), "GOARCH": GOARCH[architecture]}
-    process.run(
-        [str(goroot / "bin/go"), "build", "-buildvcs=false", "-o", str(folder / "app"), "."],
-        cwd=APP,
-        env=go,
-    )
-    init = compile_programs(ROOT / "runtime", goroot, architecture, work)["init"]
+    work = shared_work(tmp_path_factory)
+    compile_program(work, APP, folder / "app", architecture=architecture)
+    init = folder / "init"
+    split_installer(made.installer(architecture), folder / "layer.tar", init)
     cmd = ["/app", "an argument", ""]
     return write_ramdisks(folder / "ramdisks", init, folder / "app", cmd)
 

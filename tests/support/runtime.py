@@ -6,7 +6,6 @@ import fcntl
 import os
 import queue
 import re
-import shutil
 import stat
 import subprocess
 import threading
@@ -16,10 +15,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from cagebuild.runtime.recipe import environment, provide_toolchain
 
-from cagebuild import process
-from cagebuild.runtime import build, host_architecture
+from cagebuild.runtime import host_architecture
+from tests.support import made
+from tests.support.golang import compile_program
 from tests.support.unpacking import unpack
 
 if TYPE_CHECKING:
@@ -27,7 +26,6 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[2]
 PROBE = Path(__file__).parent / "probe"
-BUSYBOX = Path(os.environ.get("CAGEBUILD_TEST_BUSYBOX", ROOT / ".nox/busybox"))
 
 needs_root = pytest.mark.skipif(
     os.geteuid() != 0, reason="chroot and namespaces need root: run the tests with sudo"
@@ -35,44 +33,21 @@ needs_root = pytest.mark.skipif(
 
 
 def shared_work(factory: pytest.TempPathFactory) -> Path:
-    """A folder with toolchain, Go's cache and this machine's installer, for all test processes."""
+    """A folder with the Go toolchain, its cache and the probe app, for all test processes."""
     base = factory.getbasetemp()
     work = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "cage-runtime"
     work.mkdir(exist_ok=True)
     with (work / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if not (work / "ready").exists():
-            build(host_architecture(), work)
-            compile_probe(work)
-            (work / "ready").touch()
+        if not (work / "probe").exists():
+            compile_program(work, PROBE, work / "probe")
     return work
-
-
-def compile_probe(work: Path) -> None:
-    """Build the probe app into ``work``."""
-    goroot = provide_toolchain(work)
-    process.run(
-        [str(goroot / "bin" / "go"), "build", "-buildvcs=false", "-o", str(work / "probe"), "."],
-        cwd=PROBE,
-        env=environment(goroot, work),
-    )
-
-
-def run_go(work: Path, *words: str, **env: str) -> bytes:
-    """Run the pinned go command in the module, with this machine's own programs on its PATH."""
-    goroot = provide_toolchain(work)
-    path = f"{goroot}/bin:{os.environ['PATH']}"
-    return process.run(
-        [str(goroot / "bin" / "go"), *words],
-        cwd=ROOT / "runtime",
-        env={**environment(goroot, work), "PATH": path, **env},
-    )
 
 
 def make_root(work: Path, root: Path, settings: bytes) -> Path:
     """An image from scratch: the runtime, the cage's settings, the probe, and what init mounts."""
     root.mkdir(parents=True)
-    install_runtime(work, root)
+    install_runtime(root)
     (root / "cage/etc/cage.json").write_bytes(settings)
     (root / "probe").write_bytes((work / "probe").read_bytes())
     (root / "probe").chmod(0o755)
@@ -81,13 +56,9 @@ def make_root(work: Path, root: Path, settings: bytes) -> Path:
     return root
 
 
-def install_runtime(work: Path, root: Path) -> None:
-    """Put everything that an installer holds below ``root``: programs, links, services."""
-    unpack(work / f"installer-{host_architecture()}.tar", root)
-    shutil.copy(BUSYBOX / f"busybox-{host_architecture()}", root / "cage/bin/busybox")
-    for name in (BUSYBOX / "busybox-links").read_text(encoding="ascii").split():
-        (root / "cage/bin" / name).symlink_to("busybox")
-    shutil.copytree(ROOT / "runtime/service", root / "cage/service", dirs_exist_ok=True)
+def install_runtime(root: Path) -> None:
+    """Put what the installer holds below ``root``."""
+    unpack(made.installer(host_architecture()), root)
 
 
 def prepare_mounts(root: Path) -> None:
@@ -185,11 +156,11 @@ class Guest(subprocess.Popen[str]):
 
     def processes(self) -> dict[int, Process]:
         """All processes of the guest, by their numbers outside."""
-        namespace = os.stat(f"/proc/{self.boot}/ns/pid").st_ino
+        namespace = Path(f"/proc/{self.boot}/ns/pid").stat().st_ino
         found = {}
         for folder in Path("/proc").iterdir():
             try:
-                if folder.name.isdigit() and os.stat(folder / "ns/pid").st_ino == namespace:
+                if folder.name.isdigit() and (folder / "ns/pid").stat().st_ino == namespace:
                     found[int(folder.name)] = _process(folder)
             except (FileNotFoundError, ProcessLookupError, PermissionError):
                 continue
