@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Final, Protocol, cast
 
 from cagebuild.errors import ToolFailedError
 from cagebuild.execute.executor import collect
-from cagebuild.sandbox.job import Job
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -48,6 +47,8 @@ class ContainerExecutor:
         """See ``Executor``; raises ToolFailedError, with the last lines, when the program fails."""
         if task.step.kind != KIND:
             return self._others.run(task)
+        from cagebuild.sandbox.job import Job
+
         sandbox = self._find(needed_for=f"'{task.step.name}'")
         outputs, scratch = task.scratch / "outputs", task.scratch / "sandbox"
         outputs.mkdir()

@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING, Any, Final, Literal, assert_never
 from cagebuild.config.model import OwnBoot
 from cagebuild.digest import Digest, InvalidDigestError
 from cagebuild.errors import LockError, UnsupportedError
-from cagebuild.recipes import pins
-from cagebuild.recipes.graph import Recipes
 from cagebuild.step import FileInput, Input, Step, StepInput
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from cagebuild.plan.maker import Maker
+    from cagebuild.recipes.graph import Recipes
 
 CARRIED: Final = Path(__file__).parents[1] / "data" / "made"
 """Kernels and installers under the SHA-256 of their content, where a wheel carries them."""
@@ -25,6 +24,8 @@ def runtime_step(maker: Maker) -> Step | None:
     """The step that takes the installer apart, or None when nothing is injected."""
     if maker.lock.runtime is None:
         return None
+    from cagebuild.recipes import pins
+
     return maker.step(
         "runtime",
         "runtime",
@@ -65,6 +66,8 @@ def _made_from_source(
             hint=f"invoke lock --update {part} {maker.cage.address} takes this version's;"
             " runtime.url says where another can be had",
         )
+    from cagebuild.recipes.graph import Recipes
+
     return make(Recipes(maker.mirrors, maker.digest))
 
 
@@ -122,6 +125,8 @@ def _debian_boot(maker: Maker, runtime: Step | None) -> dict[str, Input]:
 
 
 def _cagebuild_boot(maker: Maker, runtime: Step | None) -> dict[str, Input]:
+    from cagebuild.recipes import pins
+
     architecture = maker.lock.architecture
     return {
         "init": _init(maker, "cagebuild", runtime),

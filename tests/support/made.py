@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from cagebuild.recipes.graph import Recipes
 from cagebuild.renewing import make
+from cagebuild.runtime.pins import ARCHITECTURES
 from cagebuild.seeding import pinned_steps, seed
 from cagebuild.store import Store
 from cagebuild.store.statcache import StatCache
@@ -49,8 +50,8 @@ def installer(architecture: str) -> Path:
 
 
 def seed_store(store: Store) -> None:
-    """Give a store kernel and installer for x86_64."""
+    """Give a store the installers, and the kernel for x86_64."""
     ours = recipes(store)
-    wanted = [ours.kernel("x86_64"), ours.installer("x86_64")]
+    wanted = [ours.kernel("x86_64"), *(ours.installer(each) for each in ARCHITECTURES)]
     provide(*wanted)
     seed(made_store(), store, pinned_steps(given.step for given in wanted).values())
