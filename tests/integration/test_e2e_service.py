@@ -81,31 +81,22 @@ def test_the_image_boots_its_service_as_cage_toml_says(
         (root / "dev" / name).chmod(0o666)
     wanted = settings(image)
     with boot(root) as guest:
-        try:
-            assert guest.stdout is not None
-            assert guest.stdout.readline() == "listening on 127.0.0.1:8080\n"
-            threads = Path(f"/proc/{guest.pid}/task").glob("*/children")
-            (child,) = (child for thread in threads for child in thread.read_text().split())
-            app = Path("/proc", child)
-            status = dict(
-                line.split(":\t", 1) for line in (app / "status").read_text().splitlines()
-            )
-            assert status["Uid"].split() == ["65534"] * 4
-            assert status["Gid"].split() == ["65534"] * 4
-            assert (app / "cwd").readlink() == root / "srv/app"
-            assert (app / "cmdline").read_text().split("\0")[:-1] == wanted["argv"]
-            assert (app / "environ").read_text().split("\0")[:-1] == wanted["env"]
+        guest.until(r"^app: listening on 127\.0\.0\.1:8080$")
+        app = Path("/proc", str(guest.find(*wanted["argv"])))
+        status = dict(line.split(":\t", 1) for line in (app / "status").read_text().splitlines())
+        assert status["Uid"].split() == ["65534"] * 4
+        assert status["Gid"].split() == ["65534"] * 4
+        assert (app / "cwd").readlink() == root / "srv/app"
+        assert (app / "environ").read_text().split("\0")[:-1] == wanted["env"]
 
-            assert ask(guest.pid, "GET", "/healthz", "") == {"status": "ok"}
-            fields = {"email": "ada@example.com"}
-            body = json.dumps({"fields": fields})
-            tokens = ask(guest.pid, "POST", "/tokens", body)["tokens"]
-            assert tokens["email"].startswith("tok_")
-            check = json.dumps({"fields": fields, "tokens": tokens})
-            assert ask(guest.pid, "POST", "/check", check) == {"matches": {"email": True}}
-        finally:
-            guest.terminate()
-        assert guest.wait(timeout=60) == 0
+        assert ask(guest.boot, "GET", "/healthz", "") == {"status": "ok"}
+        fields = {"email": "ada@example.com"}
+        body = json.dumps({"fields": fields})
+        tokens = ask(guest.boot, "POST", "/tokens", body)["tokens"]
+        assert tokens["email"].startswith("tok_")
+        check = json.dumps({"fields": fields, "tokens": tokens})
+        assert ask(guest.boot, "POST", "/check", check) == {"matches": {"email": True}}
+        assert guest.stop() == 0
 
 
 def test_the_settings_are_those_of_cage_toml(image: eif_by_spec.EnclaveImage) -> None:
@@ -193,7 +184,9 @@ def test_the_app_the_runtime_and_the_settings_are_all_that_is_no_package(service
     }
     assert by_origin(service, "settings").keys() == {"cage/etc/cage.json"}
     runtime = by_origin(service, "runtime")
-    assert runtime.keys() == {"cage/bin/cage-guest", "cage/manifest.json"}
+    services = {f"cage/service/app/{name}" for name in ("finish", "log/run", "run")}
+    programs = {"cage/bin/busybox", "cage/bin/cage-guest"}
+    assert runtime.keys() == {"cage/manifest.json", *programs, *services}
     digits = installer().removeprefix("sha256:")
     with tarfile.open(service.store / "blobs" / digits[:2] / digits) as archive:
         for path, digest in runtime.items():
