@@ -6,23 +6,24 @@ import fcntl
 import os
 import queue
 import re
+import signal
 import stat
 import subprocess
 import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from cagebuild.runtime import host_architecture
+from cagebuild.runtime import host_architecture, settings
 from tests.support import made
 from tests.support.golang import compile_program
 from tests.support.unpacking import unpack
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 ROOT = Path(__file__).parents[2]
 PROBE = Path(__file__).parent / "probe"
@@ -44,11 +45,11 @@ def shared_work(factory: pytest.TempPathFactory) -> Path:
     return work
 
 
-def make_root(work: Path, root: Path, settings: bytes) -> Path:
+def make_root(work: Path, root: Path, content: bytes) -> Path:
     """An image from scratch: the runtime, the cage's settings, the probe, and what init mounts."""
     root.mkdir(parents=True)
     install_runtime(root)
-    (root / "cage/etc/cage.json").write_bytes(settings)
+    (root / "cage/etc/cage.json").write_bytes(content)
     (root / "probe").write_bytes((work / "probe").read_bytes())
     (root / "probe").chmod(0o755)
     prepare_mounts(root)
@@ -101,7 +102,7 @@ class Guest(subprocess.Popen[str]):
 
     def __exit__(self, *error: object) -> None:
         if self.poll() is None:
-            self.kill()
+            super().send_signal(signal.SIGKILL)  # the namespace ends with it
         if self._reader:
             self._reader.join()
         super().__exit__(None, None, None)
@@ -109,8 +110,9 @@ class Guest(subprocess.Popen[str]):
     @property
     def boot(self) -> int:
         """The number of the process ``cage-guest boot``, outside."""
-        (child,) = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
-        return int(child)
+        children = Path(f"/proc/{self.pid}/task/{self.pid}/children")
+        assert_soon(lambda: children.read_text() != "")
+        return int(children.read_text())
 
     def send_signal(self, sig: int) -> None:
         """Send a signal to ``cage-guest boot``."""
@@ -123,7 +125,7 @@ class Guest(subprocess.Popen[str]):
         self._queue.put(None)
 
     def line(self, limit: float = 60) -> str | None:
-        """The next line of the console; None when it has ended."""
+        """The next line of the console, for which to wait so many seconds; None at its end."""
         if self._reader is None:
             self._reader = threading.Thread(target=self._read)
             self._reader.start()
@@ -136,7 +138,8 @@ class Guest(subprocess.Popen[str]):
 
     def until(self, pattern: str) -> re.Match[str]:
         """Read on until a line matches, and return the match."""
-        while (line := self.line()) is not None:
+        deadline = time.monotonic() + 90
+        while time.monotonic() < deadline and (line := self.line()) is not None:
             if found := re.search(pattern, line):
                 return found
         raise AssertionError(f"the console has no {pattern!r}:\n{''.join(self.lines)}")
@@ -170,8 +173,8 @@ class Guest(subprocess.Popen[str]):
         """The number, outside, of the process with this command line; waits until there is one."""
         deadline = time.monotonic() + 60
         while time.monotonic() < deadline:
-            for number, process in self.processes().items():
-                if process.words == words and process.state != "Z":
+            for number, found in self.processes().items():
+                if found.words == words and found.state != "Z":
                     return number
             time.sleep(0.02)
         raise AssertionError(f"no process {words}: {self.processes()}")
@@ -194,3 +197,34 @@ def _process(folder: Path) -> Process:
 def boot(root: Path, *, env: Mapping[str, str] | None = None) -> Guest:
     """Start ``cage-guest boot`` with ``root`` as its root."""
     return Guest(root, env or {})
+
+
+def cage(*command: str, **changes: Any) -> bytes:
+    """Settings that run the probe with a command, as root, with no environment."""
+    values: dict[str, Any] = {
+        "name": "pay",
+        "argv": ["/probe", *command],
+        "uid": 0,
+        "gid": 0,
+        "groups": [],
+        "env": [],
+        "workdir": "/",
+        "ingress": [],
+        "egress": [],
+        **changes,
+    }
+    return settings(**values)
+
+
+def start(root: Path, content: bytes) -> Guest:
+    """Start the runtime with these settings, and an environment that must not leak."""
+    (root / "cage/etc/cage.json").write_bytes(content)
+    return boot(root, env={"LEAK": "the environment of boot"})
+
+
+def assert_soon(holds: Callable[[], bool]) -> None:
+    """Wait until a condition holds."""
+    deadline = time.monotonic() + 60
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)

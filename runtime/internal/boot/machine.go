@@ -24,10 +24,9 @@ const (
 )
 
 const (
-	grace      = 10 * time.Second // for the app to end on TERM
-	rest       = 5 * time.Second  // then for everything else
-	look       = 20 * time.Millisecond
-	killRounds = 100
+	grace = 10 * time.Second // for the app to end on TERM
+	rest  = 5 * time.Second  // then for everything else
+	look  = 20 * time.Millisecond
 )
 
 // killed is the exit status when something didn't end in time, as timeout(1) has it.
@@ -74,7 +73,8 @@ func (m *machine) run() (int, error) {
 		case received := <-m.signals:
 			if number, ends := endsEverything(received); ends {
 				say.Line("got signal %d (%v): stopping", int(number), number)
-				// It has nothing to clean up, and may not notice TERM for seconds.
+				// It has nothing to clean up, and may not notice TERM for seconds. What it started are
+				// this process's children only when it has ended.
 				_ = syscall.Kill(supervisor, syscall.SIGKILL)
 				if !m.stop() {
 					return killed, nil
@@ -110,8 +110,12 @@ func (m *machine) stop() bool {
 	}
 	// runsv takes TERM as the order to bring its service down and to end. Its log service ends when all has
 	// been written. Everything else that is a child is an orphan of the app.
-	signalChildren(syscall.SIGTERM)
-	if !m.wait(rest, nobody) {
+	asked := map[int]bool{}
+	ask := func() bool {
+		signalChildren(syscall.SIGTERM, asked)
+		return false
+	}
+	if !m.wait(rest, ask) {
 		clean = false
 		m.killAll()
 	}
@@ -119,9 +123,9 @@ func (m *machine) stop() bool {
 	return clean
 }
 
-// wait reaps until a condition holds, and reports whether it did within a limit or before somebody lost
-// patience.
-func (m *machine) wait(limit time.Duration, done func(others bool) bool) bool {
+// wait reaps until a condition holds or no child is left, and reports whether that came within a limit and
+// before somebody lost patience.
+func (m *machine) wait(limit time.Duration, done func() bool) bool {
 	expired := time.NewTimer(limit)
 	defer expired.Stop()
 	// runsv isn't heard of but through its files.
@@ -132,7 +136,7 @@ func (m *machine) wait(limit time.Duration, done func(others bool) bool) bool {
 		if err != nil {
 			say.Line("warning: %v", err)
 		}
-		if !others || done(others) {
+		if !others || done() {
 			return true
 		}
 		if m.hurry {
@@ -149,11 +153,9 @@ func (m *machine) wait(limit time.Duration, done func(others bool) bool) bool {
 	}
 }
 
-func nobody(others bool) bool { return !others }
-
 // appIsDown reads what runsv says of the app: "down", "run, want down", "finish, want down". Where no runsv
 // is, the app isn't either: the kernel ends it with its runsv.
-func appIsDown(bool) bool {
+func appIsDown() bool {
 	text, err := os.ReadFile(app + "/supervise/stat")
 	return err != nil || strings.HasPrefix(string(text), "down") || !isSupervised(app)
 }
@@ -180,26 +182,30 @@ func tell(folder string, command byte) {
 	}
 }
 
-// signalChildren sends a signal to every child. None can end and its number be given to another process
-// meanwhile, for nobody reaps.
-func signalChildren(number syscall.Signal) {
+// signalChildren sends a signal to every child that didn't get it before: others become children when their
+// parents end. No number can be given to another process meanwhile, for nobody reaps.
+func signalChildren(number syscall.Signal, before map[int]bool) {
 	children, err := processes.Children()
 	if err != nil {
 		say.Line("warning: cannot look for processes: %v", err)
 	}
 	for _, process := range children {
-		_ = syscall.Kill(process.PID, number)
+		if !before[process.PID] {
+			before[process.PID] = true
+			_ = syscall.Kill(process.PID, number)
+		}
 	}
 }
 
 // killAll kills the children, then those that became children thereby, and so on.
 func (m *machine) killAll() {
 	say.Line("processes are left: killing them")
-	for range killRounds {
-		signalChildren(syscall.SIGKILL)
-		if m.hurry = false; m.wait(look, nobody) {
-			return
-		}
+	kill := func() bool {
+		signalChildren(syscall.SIGKILL, map[int]bool{})
+		return false
+	}
+	if m.hurry = false; m.wait(rest, kill) {
+		return
 	}
 	say.Line("warning: processes are left that cannot be killed")
 }

@@ -40,13 +40,16 @@ func Start(name string) error {
 func Finish(name, code, signal string) error {
 	before := load()
 	now := restarts{delay: before.delay, due: before.due}
+	// A ./run that was told to end before it came to run the service is no news. One that ended so by
+	// itself is: it couldn't start it.
+	news := before.started != 0 || before.pid == 0
 	if wantsDown() {
-		now = restarts{}
-	} else if before.pid == 0 || before.started != 0 {
+		now, news = restarts{}, before.started != 0
+	} else if news {
 		now.delay = before.next(clock())
 		now.due = clock() + now.delay
 	}
-	if before.started != 0 || before.pid == 0 {
+	if news {
 		say.Line("%s ended: %s%s", name, describe(code, signal), announce(now.delay))
 	}
 	if before.pid != 0 {
