@@ -11,7 +11,12 @@ pytestmark = pytest.mark.fuzz
 
 
 @pytest.mark.parametrize(
-    ("name", "package"), [("FuzzParse", "./internal/settings"), ("FuzzLines", "./internal/pid1")]
+    ("name", "package"),
+    [
+        ("FuzzLines", "./internal/pid1"),
+        ("FuzzParse", "./internal/settings"),
+        ("FuzzRelay", "./internal/say"),
+    ],
 )
 def test_readers_stand_random_bytes(
     tmp_path_factory: pytest.TempPathFactory, name: str, package: str
