@@ -245,9 +245,9 @@ def test_a_lock_with_pins_of_another_form_stops_the_build(
     assert "invoke lock --update boot" in answer.err
 
 
-def test_a_kernel_of_the_project_is_refused(workspace: Workspace) -> None:
+def test_a_kernel_of_the_project_needs_the_runtime_for_its_init(workspace: Workspace) -> None:
     set_text(workspace, f'{CAGE}\n[enclave]\nboot = "cagebuild"\n')
     answer = workspace.run("lock")
     assert answer.code == 42
-    assert '//pay: enclave.boot = "cagebuild" needs a kernel of this project\'s own' in answer.err
-    assert 'use enclave.boot = "aws"' in answer.err
+    assert '//pay: enclave.boot = "cagebuild" takes its init from the runtime' in answer.err
+    assert "set runtime.installer" in answer.err

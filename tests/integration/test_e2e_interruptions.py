@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import threading
@@ -144,7 +145,8 @@ def test_ctrl_c_stops_with_130_and_leaves_nothing_half_made(tmp_path: Path) -> N
         go.set()
         ended = started.end()
     assert ended.code == 130, ended.screen
-    assert "stopping: waiting for 1 step; once more to leave at once" in ended.err
+    # One, or two where the machine was too busy for the other one to have ended.
+    assert re.search("stopping: waiting for (1 step|2 steps); once more to leave at", ended.err)
     assert (repo.root / "services/pay/cage.lock").read_bytes() == before
     assert not (repo.root / "dist").exists()
     assert not leftovers(repo)
