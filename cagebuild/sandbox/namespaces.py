@@ -80,13 +80,12 @@ def _program() -> list[str]:
 
 def _place(inputs: Mapping[str, Path], folder: Path) -> None:
     """Put the inputs into a folder under their names, readable for everybody."""
-    folder.mkdir(mode=0o755)
+    folder.mkdir()
     for name, path in inputs.items():
         target = folder / check_name(name)
         target.parent.mkdir(parents=True, exist_ok=True)
         # Not by link: a file of the user's own may have any mode, which the job must not see.
         shutil.copyfile(path, target)
         target.chmod(0o444)
-    for place, folders, _ in os.walk(folder):
-        for inner in folders:
-            (Path(place) / inner).chmod(0o755)
+    for place, _, _ in os.walk(folder):
+        Path(place).chmod(0o755)  # whatever the umask

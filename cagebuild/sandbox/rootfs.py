@@ -23,7 +23,8 @@ def unpack(layer: Path, folder: Path, check: Callable[[], None]) -> None:
     """
     root = flatten([Layer(region=Region.of_file(layer), name="the layer", origin="")])
     top = os.fsencode(folder)
-    os.mkdir(top, 0o755)
+    os.mkdir(top)
+    os.chmod(top, 0o755)  # whatever the umask
     first: dict[Node, bytes] = {}
     folders = []
     for name, node in walk(root):

@@ -142,6 +142,18 @@ def test_a_job_gets_just_what_it_is_given(layer: Path, kind: str, tmp_path: Path
     assert nothing_left(kind)
 
 
+def test_the_callers_umask_makes_no_difference(layer: Path, kind: str, tmp_path: Path) -> None:
+    before = os.umask(0o077)
+    try:
+        done = Run(
+            tmp_path, layer, kind, "cat /in/src/given.txt >/out/a; stat -c %a /in/src >/out/b"
+        )
+    finally:
+        os.umask(before)
+    assert done.status == 0, done.said
+    assert (done.read("a"), done.read("b")) == ("the input\n", "755\n")
+
+
 def test_a_failing_job_has_its_status_and_what_it_said(
     layer: Path, kind: str, tmp_path: Path
 ) -> None:
