@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _LAST_LINES = 20
+_TAIL = 1 << 16
 _LOOK_AGAIN = 0.2
 """Seconds between two looks at a program that is watched."""
 _ENGINES = ("DOCKER_HOST", "DOCKER_CONTEXT", "DOCKER_CONFIG", "CONTAINER_HOST", "XDG_RUNTIME_DIR")
@@ -138,6 +139,12 @@ def watch(
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
+
+
+def last_lines(log: BinaryIO, count: int = _LAST_LINES) -> list[str]:
+    """The last lines that a watched program said, from at most the last 64 KiB."""
+    log.seek(max(0, log.seek(0, os.SEEK_END) - _TAIL))
+    return log.read().decode(errors="replace").strip().splitlines()[-count:]
 
 
 def _bare_environment() -> dict[str, str]:

@@ -21,7 +21,7 @@ from cagebuild.recipes import pins
 from cagebuild.recipes.graph import Recipes
 from cagebuild.report import reporter
 from cagebuild.runtime.installer import read_manifest
-from cagebuild.runtime.pins import ARCHITECTURES
+from cagebuild.runtime.pins import ARCHITECTURES, PINS, read
 from cagebuild.runtime.sources import installer_files, kernel_files, tree_digest
 from cagebuild.store import Session, Store
 from cagebuild.store.statcache import StatCache
@@ -155,7 +155,7 @@ def pin_newest() -> None:
     from cagebuild.debian.sources import defaults
     from cagebuild.fetch.http import get
 
-    known = pins.read(pins.TOOLCHAIN)
+    known = read(pins.TOOLCHAIN)
     base = DebianBase(
         suite=_SUITE,
         updates=(),
@@ -164,9 +164,9 @@ def pin_newest() -> None:
         mirror=defaults().mirror,
         snapshot=None,
     )
-    packages = lock_base(base, "x86_64", get)
+    packages = lock_base(base, pins.BUILDS_ON, get)
     _write(pins.TOOLCHAIN, {**known, "pins": packages.to_json()})
-    linux = lock_package("linux-source-6.12", f"{_SUITE}-security", "x86_64", get)
+    linux = lock_package("linux-source-6.12", f"{_SUITE}-security", pins.BUILDS_ON, get)
     busybox = lock_source("busybox", _SUITE, "main", get)
     _write(pins.SOURCES, {"linux": linux.to_json(), "busybox": busybox.to_json()})
     pins.toolchain.cache_clear()
@@ -175,7 +175,7 @@ def pin_newest() -> None:
 
 def _write(name: str, value: Mapping[str, Any]) -> None:
     text = json.dumps(value, indent=1, sort_keys=True) + "\n"
-    (pins.PINS / name).write_text(text, encoding="ascii")
+    (PINS / name).write_text(text, encoding="ascii")
 
 
 def carry(store: Store, built: Built, folder: Path) -> None:
@@ -206,8 +206,9 @@ def main() -> int:
         lines = []
         for name, found in describe(store, built).items():
             # What was not made this time stays as it is.
-            now = {**pins.read(name), **found}
-            lines += moved(name, pins.read(name), now)
+            pinned = read(name)
+            now = {**pinned, **found}
+            lines += moved(name, pinned, now)
             if given.update:
                 _write(name, now)
         keep(store, built)

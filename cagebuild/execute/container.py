@@ -7,22 +7,21 @@ layer that it runs in, every other input a file ``/in/<name>``, and ``/out/<name
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol, cast
 
+from cagebuild import process
 from cagebuild.errors import ToolFailedError
 from cagebuild.execute.executor import collect
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
     from cagebuild.execute.executor import Executor, Task
     from cagebuild.sandbox.job import Sandbox
 
 KIND: Final = "container"
 ROOT: Final = "root"
-_LAST_LINES = 20
-_TAIL = 1 << 16
 
 
 class FindSandbox(Protocol):
@@ -75,12 +74,10 @@ class ContainerExecutor:
 def _failed(task: Task, sandbox: Sandbox, status: int, log: Path) -> ToolFailedError:
     """The last lines that the program said, and where all of them are."""
     with log.open("rb") as stream:
-        stream.seek(max(0, log.stat().st_size - _TAIL))
-        said = stream.read().decode(errors="replace").splitlines()[-_LAST_LINES:]
+        said = process.last_lines(stream)
     hint = ""
     if folder := task.hints.get("logs"):
-        kept = os.path.join(str(folder), f"{task.step.id}.txt")  # noqa: PTH118 - a hint is text
-        os.replace(log, kept)  # noqa: PTH105
+        kept = log.replace(Path(str(folder)) / f"{task.step.id}.txt")
         hint = f"all that it said is in {kept}"
     argv = cast("list[str]", task.step.params["argv"])
     return ToolFailedError(

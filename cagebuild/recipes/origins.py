@@ -84,7 +84,7 @@ def _libraries(architecture: str) -> list[Origin]:
 
 
 def _go() -> Origin:
-    wheel = go_wheel("x86_64")
+    wheel = go_wheel(pins.BUILDS_ON)
     return Origin(
         name="go",
         version=wheel.version,

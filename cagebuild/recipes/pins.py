@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from cagebuild.debian.pins import DebianPins
 from cagebuild.debian.sourcepins import SourcePins
 from cagebuild.digest import Digest
+from cagebuild.runtime.pins import read
 
-PINS: Final = Path(__file__).parent.parent / "pins"
+BUILDS_ON: Final = "x86_64"
+"""The architecture of the machine, real or emulated, that recipes run on."""
 TOOLCHAIN: Final = "toolchain.json"
 SOURCES: Final = "sources.json"
 KERNEL: Final = "kernel.json"
@@ -85,8 +85,3 @@ def installer(architecture: str) -> Made:
 def _made(name: str, architecture: str) -> Made:
     pin = read(name)[architecture]
     return Made(digest=Digest.parse(pin["digest"]), size=pin["size"])
-
-
-def read(name: str) -> Any:
-    """A file of pins."""
-    return json.loads((PINS / name).read_bytes())

@@ -45,7 +45,7 @@ def host_architecture() -> str:
 @cache
 def go_wheel(host: str) -> Wheel:
     """The pinned Go toolchain for a build machine of architecture ``host``."""
-    pins = _read("go.json")
+    pins = read("go.json")
     wheel = pins["wheels"][host]
     return Wheel(
         package=pins["package"],
@@ -57,5 +57,6 @@ def go_wheel(host: str) -> Wheel:
     )
 
 
-def _read(name: str) -> Any:
+def read(name: str) -> Any:
+    """A file of pins."""
     return json.loads((PINS / name).read_bytes())

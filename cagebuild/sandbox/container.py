@@ -39,7 +39,7 @@ class ContainerEngine:
     def unavailable(self) -> str:
         """Why the engine cannot be used; empty when it can."""
         try:
-            # Both name the server's operating system, Docker from the server itself.
+            # Facts that only an engine which answers can give.
             process.run(
                 [
                     self.name,
@@ -61,7 +61,7 @@ class ContainerEngine:
         # Known before anything has it: whatever is interrupted, it can be removed.
         name = f"cagebuild-{secrets.token_hex(8)}"
         with self._image(job, name), self._container(job, name):
-            with _file(job.scratch / "inputs.tar") as archive:
+            with (job.scratch / "inputs.tar").open("x+b") as archive:
                 _pack_inputs(job.inputs, archive)
                 archive.seek(0)
                 # Podman would give everything to the container's user.
@@ -103,7 +103,7 @@ class ContainerEngine:
 
     def _take_outputs(self, job: Job, name: str) -> None:
         path = job.scratch / "outputs.tar"
-        with _file(path) as archive:
+        with path.open("xb") as archive:
             status = process.watch(
                 [self.name, "cp", f"{name}:/{OUTPUTS}", "-"],
                 output=archive,
@@ -123,8 +123,7 @@ class ContainerEngine:
             raise self._failed(words, status, job.log)
 
     def _failed(self, words: list[str], status: int, log: BinaryIO) -> ToolFailedError:
-        log.seek(0)
-        said = log.read(1 << 16).decode(errors="replace").strip().splitlines()[-5:]
+        said = process.last_lines(log, 5)
         return ToolFailedError(
             "\n  ".join([f"exit status {status} from: {self.name} {words[0]}", *said]),
             hint="CAGEBUILD_SANDBOX=namespaces does without it, where the kernel allows that",
@@ -134,12 +133,6 @@ class ContainerEngine:
         """Clean up, also while something fails or is stopped: so it isn't watched."""
         with tempfile.TemporaryFile() as said:
             process.watch([self.name, *words], output=said)
-
-
-@contextmanager
-def _file(path: Path) -> Iterator[BinaryIO]:
-    with path.open("x+b") as stream:
-        yield stream
 
 
 def _check_size(size: int, job: Job) -> None:

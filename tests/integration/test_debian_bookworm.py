@@ -5,22 +5,21 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import pytest
 
-from cagebuild.debian.base import Named, build
+from cagebuild.debian.base import Named
 from cagebuild.debian.kernel import extract
 from cagebuild.debian.locking import lock_base, lock_kernel, lock_package, lock_source
-from cagebuild.debian.sources import defaults
 from cagebuild.digest import Digest
 from cagebuild.fetch.http import get
+from tests.support.packages import Wanted, closure, fetched, layer
 from tests.support.unpacking import unpack
 
 if TYPE_CHECKING:
-    from cagebuild.debian.pins import DebianPins, PackagePin
+    pass
 
 pytestmark = [pytest.mark.integration, pytest.mark.network]
 
@@ -59,42 +58,9 @@ else:
 """
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
-    """What a cage says of its base."""
-
-    packages: tuple[str, ...]
-    suite: str = "bookworm"
-    updates: tuple[str, ...] = ()
-    components: tuple[str, ...] = ("main",)
-    mirror: str = defaults().mirror
-    snapshot: str | None = None
-
-
-def fetched(pins: DebianPins, pin: PackagePin, folder: Path) -> Path:
-    path = folder / f"{pin.name}.deb"
-    data = get(pins.locations(pin)[0], limit=pin.size)
-    assert Digest.of(data) == pin.sha256
-    path.write_bytes(data)
-    return path
-
-
 @pytest.fixture(scope="module")
 def packages(tmp_path_factory: pytest.TempPathFactory) -> list[Named]:
-    folder = tmp_path_factory.mktemp("debs")
-    pins = lock_base(Wanted(packages=("python3", "ca-certificates")), "x86_64", get)
-    return [Named(pin.name, pin.version, fetched(pins, pin, folder)) for pin in pins.packages]
-
-
-def layer(packages: list[Named], folder: Path) -> Path:
-    (folder / "scratch").mkdir(parents=True)
-    build(
-        packages,
-        scratch=folder / "scratch",
-        layer=folder / "layer.tar",
-        origins=folder / "origins.json",
-    )
-    return folder / "layer.tar"
+    return closure(tmp_path_factory.mktemp("debs"), "python3", "ca-certificates")
 
 
 def test_a_python_service_with_tls_runs_from_the_layer(

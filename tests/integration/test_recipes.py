@@ -13,7 +13,7 @@ from cagebuild.digest import Digest
 from cagebuild.nitro.bootfiles import check_kernel
 from cagebuild.recipes import pins
 from cagebuild.renewing import moved
-from cagebuild.runtime.pins import ARCHITECTURES
+from cagebuild.runtime.pins import ARCHITECTURES, PINS
 from cagebuild.steps import runtime
 from tests.support import made
 from tests.support.steps import Context
@@ -74,7 +74,7 @@ def test_nothing_of_the_build_is_in_the_programs(tmp_path: Path) -> None:
 
 
 def test_what_moved_is_named_with_both_values() -> None:
-    pinned = json.loads((pins.PINS / pins.RUNTIME).read_bytes())
+    pinned = json.loads((PINS / pins.RUNTIME).read_bytes())
     changed = json.loads(json.dumps(pinned))
     changed["x86_64"]["files"]["init"] = "sha256:0"
     assert moved("runtime.json", pinned, pinned) == []

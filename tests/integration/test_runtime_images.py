@@ -7,17 +7,13 @@ import re
 import resource
 import shutil
 import subprocess
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import pytest
 
-from cagebuild.debian.base import Named, build
-from cagebuild.debian.locking import lock_base
-from cagebuild.debian.sources import defaults
 from cagebuild.digest import Digest
-from cagebuild.fetch.http import get
 from cagebuild.runtime import host_architecture
+from tests.support.packages import closure, layer
 from tests.support.runtime import (
     cage,
     install_runtime,
@@ -31,6 +27,8 @@ from tests.support.unpacking import unpack
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from cagebuild.debian.sources import Architecture
 
 pytestmark = [pytest.mark.integration, pytest.mark.network, needs_root]
 
@@ -121,7 +119,9 @@ os.kill(os.getpid(), 11)
 def test_python_in_an_image_without_a_shell(work: Path, tmp_path: Path) -> None:
     """Of Debian's packages, as distroless images are made."""
     root = tmp_path / "root"
-    unpack(python_layer(tmp_path), root)
+    architecture: Architecture = "x86_64" if host_architecture() == "x86_64" else "aarch64"
+    packages = closure(tmp_path, "python3-minimal", architecture=architecture)
+    unpack(layer(packages, tmp_path / "built"), root)
     for shell in ("bin/sh", "bin/bash", "bin/dash"):
         (root / "usr" / shell).unlink(missing_ok=True)
     install_runtime(root)
@@ -141,31 +141,3 @@ def test_python_in_an_image_without_a_shell(work: Path, tmp_path: Path) -> None:
         # The start of a line is shown when its end is late, here after what the runtime had to say.
         guest.until("^app: no end$")
         assert guest.stop() == 0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
-    """What a cage says of its base."""
-
-    packages: tuple[str, ...]
-    suite: str = "bookworm"
-    updates: tuple[str, ...] = ()
-    components: tuple[str, ...] = ("main",)
-    mirror: str = defaults().mirror
-    snapshot: str | None = None
-
-
-def python_layer(folder: Path) -> Path:
-    """A layer of python3-minimal and what it depends on."""
-    wanted = Wanted(packages=("python3-minimal",))
-    pins = lock_base(wanted, host_architecture(), get)  # type: ignore[arg-type]
-    packages = []
-    for pin in pins.packages:
-        path = folder / f"{pin.name}.deb"
-        path.write_bytes(get(pins.locations(pin)[0], limit=pin.size))
-        assert Digest.of_file(path) == pin.sha256
-        packages.append(Named(pin.name, pin.version, path))
-    (folder / "scratch").mkdir()
-    layer = folder / "layer.tar"
-    build(packages, scratch=folder / "scratch", layer=layer, origins=folder / "origins.json")
-    return layer
