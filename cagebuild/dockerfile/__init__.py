@@ -1,0 +1,1 @@
+"""Reading and staging Dockerfiles: pure, no engine and no network."""

@@ -1,0 +1,1 @@
+"""Building a Dockerfile without RUN in this process."""
