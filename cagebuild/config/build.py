@@ -16,6 +16,8 @@ from cagebuild.config.model import (
     AppFiles,
     ArchiveBase,
     Base,
+    Build,
+    BuildSecret,
     Cage,
     DebianBase,
     DockerfileBase,
@@ -101,15 +103,38 @@ class _Builder:
                 return ArchiveBase(path=path, name=table.get("name"))
             case "dockerfile":
                 table = value if isinstance(value, dict) else {"path": value}
+                keys = ("base", "dockerfile")
                 return DockerfileBase(
-                    path=self.path(table["path"], "cage"),
+                    path=self.path(table["path"], "workspace"),
+                    context=self.path(table.get("context", default(*keys, "context")), "workspace"),
+                    tracked=table.get("tracked", default(*keys, "tracked")),
                     target=table.get("target"),
                     args=tuple(sorted(table.get("args", {}).items())),
+                    build=self.build(),
                 )
             case "scratch":
                 return ScratchBase()
             case _:
                 raise ValueError(kind)
+
+    def build(self) -> Build:
+        table = self.document.get("build", {})
+        secrets = (
+            BuildSecret(
+                id=name,
+                env=entry.get("env"),
+                file=self.path(entry["file"], "anywhere") if "file" in entry else None,
+            )
+            for name, entry in sorted(table.get("secrets", {}).items())
+        )
+        return Build(
+            engine=table.get("engine", default("build", "engine")),
+            network=table.get("network", default("build", "network")),
+            secrets=tuple(secrets),
+            cache_from=tuple(table.get("cache_from", ())),
+            cache_to=tuple(table.get("cache_to", ())),
+            kaniko=table.get("kaniko"),
+        )
 
     def app(self) -> App:
         table = self.document.get("app", {})

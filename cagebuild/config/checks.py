@@ -241,6 +241,24 @@ def _runtime(subject: Subject) -> Iterator[Problem]:
         )
 
 
+def _build(subject: Subject) -> Iterator[Problem]:
+    if "build" in subject.own and subject.lacks("base", "dockerfile"):
+        message = "has no use here: only base.dockerfile is built by an engine"
+        yield Problem(path=("build",), at="key", message=message, hint="leave it out")
+        return
+    build = subject.section("build")
+    if build.get("engine") == "kaniko" and "kaniko" not in build:
+        yield Problem(
+            path=("build", "kaniko"),
+            at="key",
+            message="missing: the engine 'kaniko' needs the image of its executor",
+            hint='such as kaniko = "registry.example.com/kaniko/executor@sha256:…"',
+        )
+    if build.get("engine") == "kaniko" and build.get("secrets"):
+        message = "kaniko has no build secrets"
+        yield Problem(path=("build", "secrets"), at="key", message=message, hint="another engine")
+
+
 def _ingress(subject: Subject) -> Iterator[Problem]:
     seen: dict[int, int] = {}
     for index, entry in enumerate(subject.document.get("ingress") or ()):
@@ -262,6 +280,7 @@ _CHECKS: tuple[Callable[[Subject], Iterator[Problem]], ...] = (
     _surroundings,
     _files,
     _runtime,
+    _build,
     _ingress,
 )
 

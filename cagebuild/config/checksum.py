@@ -25,6 +25,10 @@ _LEFT_OUT = {
     "Cage": {"address", "file", "folder", "checksum"},
     # A secret that any machine may have elsewhere; the certificate says which one it is.
     "Signing": {"key"},
+    # Which engine builds, and what it may spare itself, changes no result.
+    "Build": {"engine", "cache_from", "cache_to", "kaniko"},
+    # Where a secret lies on this machine.
+    "BuildSecret": {"env", "file"},
     # The installer is known by its digest, wherever it comes from.
     "Runtime": {"url"},
 }

@@ -47,8 +47,8 @@ installer = "sha256:…"
 ```
 
 **Paths** are relative to the cage's folder and have no `..`. `//keys/cert.pem` is relative to the
-workspace's root. What is added to the image must lie in the cage's folder, all else in the
-workspace; no symlink leads out of there. The signing key alone may lie anywhere.
+workspace's root. What `app.files` adds must lie in the cage's folder, all else in the workspace; no
+symlink leads out of there. The signing key and build secrets may lie anywhere.
 
 **Text that gets into the image's command or environment** has no line breaks and no NUL: the
 enclave's init reads arguments and variables one a line. Put such text into a file.

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 Architecture = Literal["x86_64", "aarch64"]
 EpochPolicy = Literal["commit", "fixed", "zero", "env"]
 TlsMode = Literal["passthrough", "terminate"]
+EngineChoice = Literal["auto", "embedded", "buildkit", "buildah", "kaniko"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,12 +51,44 @@ class ArchiveBase:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class BuildSecret:
+    """What a RUN may read with ``--mount=type=secret,id=…``. Exactly one of the others is given."""
+
+    id: str
+    env: str | None
+    """The variable of the caller's environment that holds it."""
+    file: Path | None
+    """Absolute; may lie anywhere."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Build:
+    """How a Dockerfile is built. Only ``network`` and the secrets' ids can change the result."""
+
+    engine: EngineChoice
+    network: bool
+    """Whether RUN may use the network."""
+    secrets: tuple[BuildSecret, ...]
+    """Sorted by id."""
+    cache_from: tuple[str, ...]
+    cache_to: tuple[str, ...]
+    """Both as BuildKit has them: ``type=registry,ref=…``."""
+    kaniko: str | None
+    """The executor's image, by digest."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DockerfileBase:
     """The app's own Dockerfile."""
 
     path: Path
+    context: Path
+    """Absolute path of the folder that COPY and ADD read from."""
+    tracked: bool
+    """True: the context is what git tracks. False: everything in the folder."""
     target: str | None
     args: tuple[tuple[str, str], ...]
+    build: Build
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

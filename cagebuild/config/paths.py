@@ -2,7 +2,7 @@
 
 A path is relative to the cage's folder, or to the workspace's root when it starts with ``//``. It
 has no ``..``, is not absolute, and no symlink on its way leads out of the folder that it must stay
-in. Only the signing key may lie anywhere: it is a secret, and no part of the result.
+in. Only the signing key and build secrets may lie anywhere: they are no part of the result.
 """
 
 from __future__ import annotations
@@ -53,12 +53,14 @@ def named(document: dict[str, Any]) -> Iterator[Named]:
 def _all(document: dict[str, Any]) -> Iterator[tuple[positions.Path, str | None, Scope]]:
     base = document.get("base") or {}
     for kind, value in base.items():
-        scope: Scope = "cage" if kind == "dockerfile" else "workspace"
         if kind in {"archive", "dockerfile"}:
             if isinstance(value, dict):
-                yield ("base", kind, "path"), value.get("path"), scope
+                yield ("base", kind, "path"), value.get("path"), "workspace"
+                yield ("base", kind, "context"), value.get("context"), "workspace"
             else:
-                yield ("base", kind), value, scope
+                yield ("base", kind), value, "workspace"
+    for name, entry in ((document.get("build") or {}).get("secrets") or {}).items():
+        yield ("build", "secrets", name, "file"), (entry or {}).get("file"), "anywhere"
     for index, entry in enumerate((document.get("app") or {}).get("files") or ()):
         if entry:
             yield ("app", "files", index, "source"), entry.get("source"), "cage"

@@ -13,6 +13,8 @@ from cagebuild.config.model import (
     App,
     AppFiles,
     ArchiveBase,
+    Build,
+    BuildSecret,
     Cage,
     DebianBase,
     DockerfileBase,
@@ -198,6 +200,76 @@ def test_what_is_left_out_has_the_defaults_of_the_schema(root: Path) -> None:
     assert cage.signing is None
 
 
+USUAL_BUILD = Build(
+    engine="auto", network=False, secrets=(), cache_from=(), cache_to=(), kaniko=None
+)
+
+
+def dockerfile(path: str, **settings: Any) -> DockerfileBase:
+    """A base in a workspace at /, with the cage's folder as context."""
+    usual: dict[str, Any] = {
+        "context": Path("/services/pay"),
+        "tracked": True,
+        "target": None,
+        "args": (),
+        "build": USUAL_BUILD,
+    }
+    return DockerfileBase(path=Path("/") / path, **{**usual, **settings})
+
+
+def test_how_a_dockerfile_is_built(root: Path) -> None:
+    text = SMALLEST.replace("scratch = true", 'dockerfile = "Dockerfile"')
+    base = loaded(
+        root,
+        text
+        + """
+[build]
+engine = "buildah"
+network = true
+cache_from = ["type=registry,ref=localhost:5000/cache"]
+
+[build.secrets]
+token = { env = "TOKEN" }
+netrc = { file = "/etc/netrc" }
+""",
+    ).base
+    assert isinstance(base, DockerfileBase)
+    assert base.build == Build(
+        engine="buildah",
+        network=True,
+        secrets=(
+            BuildSecret(id="netrc", env=None, file=Path("/etc/netrc")),
+            BuildSecret(id="token", env="TOKEN", file=None),
+        ),
+        cache_from=("type=registry,ref=localhost:5000/cache",),
+        cache_to=(),
+        kaniko=None,
+    )
+
+
+@pytest.mark.parametrize(
+    ("table", "same"),
+    [
+        ('engine = "buildah"', True),
+        ('cache_to = ["type=gha"]', True),
+        ("network = true", False),
+        ('secrets = { a = { env = "A" } }', False),
+    ],
+)
+def test_how_it_is_built_is_in_the_checksum_where_it_can_change_the_result(
+    root: Path, table: str, same: bool
+) -> None:
+    text = SMALLEST.replace("scratch = true", 'dockerfile = "Dockerfile"')
+    plain = loaded(root, text).checksum
+    assert (loaded(root, f"{text}\n[build]\n{table}\n").checksum == plain) is same
+
+
+def test_where_a_secret_lies_is_not_in_the_checksum(root: Path) -> None:
+    text = SMALLEST.replace("scratch = true", 'dockerfile = "Dockerfile"') + "\n[build.secrets]\n"
+    by_file = loaded(root, text + 'a = { file = "/a" }\n').checksum
+    assert by_file == loaded(root, text + 'a = { env = "A" }\n').checksum
+
+
 def test_debian_has_its_own_mirror_and_main(root: Path) -> None:
     text = SMALLEST.replace(
         "scratch = true", 'debian = { suite = "bookworm", packages = ["dash=0.5.12-2"] }'
@@ -223,17 +295,23 @@ def test_debian_has_its_own_mirror_and_main(root: Path) -> None:
         ),
         (
             'dockerfile = "Dockerfile"',
-            DockerfileBase(path=Path("/services/pay/Dockerfile"), target=None, args=()),
+            dockerfile("services/pay/Dockerfile"),
         ),
         (
             'dockerfile = { path = "D", target = "t", args = { B = "2", A = "1" } }',
-            DockerfileBase(path=Path("/services/pay/D"), target="t", args=(("A", "1"), ("B", "2"))),
+            dockerfile("services/pay/D", target="t", args=(("A", "1"), ("B", "2"))),
+        ),
+        (
+            'dockerfile = { path = "//docker/D", context = "//services", tracked = false }',
+            dockerfile("docker/D", context=Path("/services"), tracked=False),
         ),
     ],
 )
 def test_other_bases(root: Path, text: str, base: Any) -> None:
-    if hasattr(base, "path"):
-        base = dataclasses.replace(base, path=root / base.path.relative_to("/"))
+    for field in ("path", "context"):
+        if hasattr(base, field):
+            located = root / getattr(base, field).relative_to("/")
+            base = dataclasses.replace(base, **{field: located})
     assert loaded(root, SMALLEST.replace("scratch = true", text)).base == base
 
 
