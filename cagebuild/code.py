@@ -10,6 +10,9 @@ _PACKAGE = Path(__file__).parent
 
 MAKES_OUTPUTS = (
     "debian",
+    "dockerfile",
+    "embedded",
+    "engine",
     "image",
     "nitro",
     "sandbox",

@@ -33,6 +33,13 @@ def table(data: object, *keys: str) -> Mapping[str, object]:
     return data
 
 
+def mapping(data: object) -> Mapping[str, object]:
+    """An object with whatever keys; TypeError."""
+    if not isinstance(data, Mapping):
+        raise TypeError("expected a table")
+    return data
+
+
 def items(data: object) -> list[object]:
     """A list; TypeError."""
     if not isinstance(data, list | tuple):

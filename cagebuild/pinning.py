@@ -19,7 +19,7 @@ from cagebuild.config.model import (
     ScratchBase,
 )
 from cagebuild.digest import Digest
-from cagebuild.errors import ResolveError, SourceError, UnsupportedError, UsageError
+from cagebuild.errors import ResolveError, SourceError, UsageError
 from cagebuild.lock import Lock, LockedEpoch, LockedRuntime, Pinned
 from cagebuild.step import canonical
 from cagebuild.workspace import inputs
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from cagebuild.config.model import Base, Cage
     from cagebuild.nitro.aws import Published
-    from cagebuild.sources import SourceFile
+    from cagebuild.sources import BuildContext, SourceFile
 
     class Get(Protocol):
         """Fetches a small document, such as ``cagebuild.fetch.http.get``."""
@@ -72,6 +72,7 @@ def resolve(
     cage: Cage,
     sources: tuple[SourceFile, ...],
     *,
+    context: BuildContext | None = None,
     previous: Lock | None,
     update: Collection[Part],
     world: World,
@@ -85,8 +86,8 @@ def resolve(
         cage=cage.name,
         config=cage.checksum,
         architecture=cage.enclave.architecture,
-        epoch=_epoch(cage, sources, previous.epoch if previous else None, update, world),
-        base=_base(cage, previous.base if previous else None, "base" in update, world),
+        epoch=_epoch(cage, sources, context, previous.epoch if previous else None, update, world),
+        base=_base(cage, context, previous.base if previous else None, "base" in update, world),
         boot=_boot(cage, previous.boot if previous else None, "boot" in update, world),
         runtime=_runtime(cage),
         expected=previous.expected if previous else None,
@@ -110,7 +111,9 @@ def _pinned(
     return Pinned(made_from=made_from, kind=kind, pins=pin())
 
 
-def _base(cage: Cage, old: Pinned | None, update: bool, world: World) -> Pinned:
+def _base(
+    cage: Cage, context: BuildContext | None, old: Pinned | None, update: bool, world: World
+) -> Pinned:
     base: Base = cage.base
     architecture = cage.enclave.architecture
     reusable = None if update else old
@@ -130,11 +133,7 @@ def _base(cage: Cage, old: Pinned | None, update: bool, world: World) -> Pinned:
         case ScratchBase():
             return _pinned("scratch", None, dict)
         case DockerfileBase():
-            raise UnsupportedError(
-                f"{cage.address}: building a Dockerfile needs an engine, and this version has none"
-                " but its own",
-                hint="build the image elsewhere and name it as base.archive or base.image",
-            )
+            return _dockerfile(cage, base, context, reusable)
         case _:
             assert_never(base)
 
@@ -149,6 +148,31 @@ def _image(base: ImageBase, cage: Cage) -> Mapping[str, Any]:
     from cagebuild.image.registry import resolve as resolve_image
 
     return resolve_image(base.reference, cage.enclave.architecture).to_json()
+
+
+def _dockerfile(
+    cage: Cage, base: DockerfileBase, context: BuildContext | None, old: Pinned | None
+) -> Pinned:
+    """Every image that the target needs. One that was pinned before stays as it was."""
+    from cagebuild.dockerfile.parse import parse
+    from cagebuild.dockerfile.stages import images
+    from cagebuild.image.dockerfilepin import DockerfilePins
+    from cagebuild.image.registry import resolve as resolve_image
+
+    if context is None:
+        raise TypeError(f"{cage.address}: no context")
+    architecture = cage.enclave.architecture
+    parsed = parse(context.data, context.file)
+    wanted = sorted(
+        {use.reference for use in images(parsed, base.target, dict(base.args), architecture)}
+    )
+    known = {}
+    if old is not None and old.kind == "dockerfile" and old.made_from == _checksum(architecture):
+        known = DockerfilePins.from_json(old.pins).images
+    pins = DockerfilePins(
+        images={name: known.get(name) or resolve_image(name, architecture) for name in wanted}
+    )
+    return Pinned(made_from=_checksum(architecture), kind="dockerfile", pins=pins.to_json())
 
 
 def _archive(base: ArchiveBase, cage: Cage) -> Mapping[str, Any]:
@@ -252,16 +276,22 @@ def source_digest(sources: tuple[SourceFile, ...]) -> Digest:
     return _checksum([[file.facts(), str(file.digest)] for file in sources])
 
 
+def _facts(context: BuildContext | None) -> list[str]:
+    """Digests of a Dockerfile and its context, where there are such."""
+    return [str(Digest.of(context.data)), str(source_digest(context.files))] if context else []
+
+
 def _epoch(
     cage: Cage,
     sources: tuple[SourceFile, ...],
+    context: BuildContext | None,
     old: LockedEpoch | None,
     update: Collection[Part],
     world: World,
 ) -> LockedEpoch:
     """The time by policy. One of a commit stays as long as the files that it was taken for do."""
     policy = cage.epoch.policy
-    made_from = _checksum([str(cage.checksum), str(source_digest(sources))])
+    made_from = _checksum([str(cage.checksum), str(source_digest(sources)), *_facts(context)])
     match policy:
         case "zero":
             time = 0

@@ -10,9 +10,15 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from cagebuild import lock as lockfile
-from cagebuild.config.environment import source_date_epoch
+from cagebuild.config import environment
 from cagebuild.errors import MeasurementError, StaleLockError, UsageError
-from cagebuild.execute import ContainerExecutor, Export, ProcessExecutor, execute
+from cagebuild.execute import (
+    ContainerExecutor,
+    EngineExecutor,
+    Export,
+    ProcessExecutor,
+    execute,
+)
 from cagebuild.plan import Plan, plan
 from cagebuild.results import EIF, MANIFEST, Result
 
@@ -21,6 +27,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from cagebuild.config.model import Cage, Signing
+    from cagebuild.engine.job import Engine
     from cagebuild.execute import Executor, Reporter, Summary
     from cagebuild.image.export import Exported, ExportFormat
     from cagebuild.lock import Lock
@@ -77,6 +84,7 @@ def lock(
         cage: resolve(
             cage,
             session.sources(cage),
+            context=session.context(cage),
             previous=old,
             update=update,
             world=session.world(),
@@ -93,7 +101,7 @@ def lock(
 def _locked(cage: Cage) -> Lock:
     """The cage's lock; raises LockError, and StaleLockError when it is of another time, too."""
     locked = lockfile.require(cage)
-    now = source_date_epoch() if cage.epoch.policy == "env" else None
+    now = environment.source_date_epoch() if cage.epoch.policy == "env" else None
     if now not in (None, locked.epoch.time):
         raise StaleLockError(
             f"{cage.address}: SOURCE_DATE_EPOCH is {now}, the lock was made with"
@@ -108,6 +116,7 @@ def _plan(session: Session, cage: Cage, locked: Lock) -> Plan:
         cage,
         locked,
         session.sources(cage),
+        context=session.context(cage),
         mirrors=session.workspace.mirrors,
         digest=session.stats.digest,
     )
@@ -177,19 +186,31 @@ def _run(
 
 
 def executor(*, processes: int | None = None) -> Executor:
-    """Where steps run: in this process, and those of kind ``container`` in a sandbox.
+    """Where steps run: in this process, in a sandbox (``container``) or by an engine (``engine``).
 
     ``processes``: how many a program in a sandbox may start at once; None: one for each CPU.
     """
     from cagebuild import steps
 
     def find(*, needed_for: str) -> Sandbox:
-        from cagebuild.config.environment import sandbox
         from cagebuild.sandbox import choose
 
-        return choose(sandbox(), needed_for=needed_for)
+        return choose(environment.sandbox(), needed_for=needed_for)
 
-    return ContainerExecutor(ProcessExecutor(steps.load), find, processes=processes)
+    def find_engine(hints: Mapping[str, object], *, needed_for: str) -> Engine:
+        from cagebuild.engine.choice import choose
+
+        kaniko = hints["kaniko"]
+        return choose(
+            str(hints["engine"]), None if kaniko is None else str(kaniko), needed_for=needed_for
+        )
+
+    return EngineExecutor(
+        ContainerExecutor(ProcessExecutor(steps.load), find, processes=processes),
+        find_engine,
+        variable=environment.variable,
+        use_cache=environment.engine_cache(),
+    )
 
 
 def _measured(session: Session, locks: Mapping[Cage, Lock], how: How) -> tuple[Result, ...]:

@@ -53,6 +53,11 @@ class PlainReporter:
             self._next_word[step.id] = (since, 2 * wait)
             self._line(f"note: still at {step.name}: {wait:.0f} s", "note")
 
+    def said(self, step: Step, text: str) -> None:
+        """``pay | #8 [2/3] RUN make``: what speaks for itself needs no word of being still at it."""
+        self._next_word.pop(step.id, None)
+        self._line(f"{step.name} | {text}", "hit")
+
     def finished(self, outcome: Outcome) -> None:
         """``[3/12] ran    fetch libc6 2.36-9 … 0.8s``, and the error of what failed."""
         self._over.add(outcome.step.id)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 from cagebuild import code
 from cagebuild import lock as lockfile
 from cagebuild.config import check_names, load_all, load_workspace
-from cagebuild.config.environment import source_date_epoch
-from cagebuild.config.model import ArchiveBase
+from cagebuild.config.environment import engine, source_date_epoch
+from cagebuild.config.model import ArchiveBase, DockerfileBase
 from cagebuild.config.validated import MarkerFiles
 from cagebuild.errors import LockError
 from cagebuild.results import Built, Memory, Result, outputs
@@ -24,10 +25,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from cagebuild.config.model import Cage, Workspace
+    from cagebuild.config.model import Cage, EngineChoice, Workspace
     from cagebuild.lock import Lock
     from cagebuild.pinning import World
-    from cagebuild.sources import AppSources, SourceFile
+    from cagebuild.sources import AppSources, BuildContext, SourceFile
 
 
 class Session:
@@ -61,11 +62,12 @@ class Session:
 
     def cages(self, words: Sequence[str]) -> tuple[Cage, ...]:
         """The cages that a command's words mean; raises UsageError and ConfigError."""
-        chosen = select(self.workspace, words, self.start)
+        named = select(self.workspace, words, self.start)
         validated = MarkerFiles(self.store.root / "validated")
-        found = load_all([cage.file for cage in chosen], self.workspace, validated=validated)
+        found = load_all([cage.file for cage in named], self.workspace, validated=validated)
         check_names(found)
-        return found
+        chosen = engine()
+        return tuple(_by_engine(cage, chosen) for cage in found) if chosen else found
 
     def load_sources(self, cages: Sequence[Cage]) -> None:
         """Look at the files of several cages at once, which is quicker than one by one."""
@@ -81,6 +83,10 @@ class Session:
     def sources(self, cage: Cage) -> tuple[SourceFile, ...]:
         """The files that are added, sorted by destination; raises SourceError."""
         return self.app_sources(cage).files
+
+    def context(self, cage: Cage) -> BuildContext | None:
+        """The Dockerfile of a cage that has one, and what it may copy; raises SourceError."""
+        return self.app_sources(cage).context
 
     def save(self) -> None:
         """Keep what was learnt of files for the next command."""
@@ -112,9 +118,11 @@ class Session:
             read = (*read, cage.base.path / "index.json")
         local = [path for path in read if path.is_file()]
         local = [path for path in (*local, cage.lock_file) if path != cage.file]
+        context = self.context(cage)
         try:
             parts = [
                 code.version(),
+                [context and [[file.facts(), str(file.digest)] for file in context.files]],
                 str(cage.checksum),
                 source_date_epoch() if cage.epoch.policy == "env" else None,
                 [[file.facts(), str(file.digest)] for file in self.sources(cage)],
@@ -168,3 +176,11 @@ class Session:
             last_commit=lambda paths: last_commit_time(self.workspace, paths),
             source_date_epoch=source_date_epoch(),
         )
+
+
+def _by_engine(cage: Cage, engine: EngineChoice) -> Cage:
+    """The cage with another engine, which is no part of what its checksum covers."""
+    if not isinstance(cage.base, DockerfileBase):
+        return cage
+    build = replace(cage.base.build, engine=engine)
+    return replace(cage, base=replace(cage.base, build=build))

@@ -1,22 +1,28 @@
-"""The app's files: what a cage adds of its own, known by digest before any step runs."""
+"""The app's files and build contexts: a cage's own content, known by digest before steps run."""
 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
+from cagebuild.config.model import AppFiles, DockerfileBase
+from cagebuild.dockerfile.ignore import Ignore, applies
 from cagebuild.errors import SourceError
-from cagebuild.workspace import tracked_files
+from cagebuild.workspace import git_is_used, tracked_files
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from cagebuild.config.model import AppFiles, Cage, Workspace
+    from cagebuild.config.model import Cage, Workspace
     from cagebuild.digest import Digest
+    from cagebuild.workspace import Sources
     from cagebuild.workspace.sources import FileKind, TrackedFile
+
+_MOST_BYTES = 1 << 20
+"""Of a Dockerfile or a .dockerignore: more is neither."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,10 +55,23 @@ class SourceFile:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class BuildContext:
+    """A Dockerfile, and the files that it may copy."""
+
+    file: Path
+    data: bytes
+    """Of the Dockerfile."""
+    files: tuple[SourceFile, ...]
+    """Sorted by destination, which is the path in the context."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AppSources:
     """The files of one cage, sorted by destination, and what a person may want to know of them."""
 
     files: tuple[SourceFile, ...]
+    context: BuildContext | None
+    """Of a cage on a Dockerfile."""
     untracked: tuple[Path, ...]
     """Files beside them that are not added, because git does not track them."""
     missing: tuple[Path, ...]
@@ -67,13 +86,14 @@ def collect(
     Raises SourceError, also for two files that would go to one place, or one below the other.
     """
     entries = [(cage, entry) for cage in cages for entry in cage.app.files]
-    listed = tracked_files(workspace, [entry for _, entry in entries])
+    built = [cage for cage in cages if isinstance(cage.base, DockerfileBase)]
+    listed = tracked_files(
+        workspace, [*(entry for _, entry in entries), *(_whole_context(cage) for cage in built)]
+    )
     found: dict[Cage, dict[str, SourceFile]] = {cage: {} for cage in cages}
-    untracked: dict[Cage, list[Path]] = {cage: [] for cage in cages}
-    missing: dict[Cage, list[Path]] = {cage: [] for cage in cages}
-    for (cage, entry), sources in zip(entries, listed, strict=True):
-        untracked[cage] += sources.untracked
-        missing[cage] += sources.missing
+    left_out: dict[Cage, list[Sources]] = {cage: [] for cage in cages}
+    for (cage, entry), sources in zip(entries, listed, strict=False):
+        left_out[cage].append(sources)
         for file in sources.files:
             source = _source(entry, file, digest)
             other = found[cage].setdefault(source.destination, source)
@@ -83,16 +103,90 @@ def collect(
                     f" /{source.destination}",
                     hint="leave one out with exclude, or change a destination of app.files",
                 )
+    contexts: dict[Cage, BuildContext] = {}
+    for cage, sources in zip(built, listed[len(entries) :], strict=True):
+        contexts[cage], rest = _context(workspace, cage, sources, digest)
+        left_out[cage].append(rest)
     for cage in cages:
         _check_nesting(cage, found[cage])
     return {
         cage: AppSources(
             files=tuple(found[cage][name] for name in sorted(found[cage])),
-            untracked=tuple(untracked[cage]),
-            missing=tuple(missing[cage]),
+            context=contexts.get(cage),
+            untracked=tuple(path for each in left_out[cage] for path in each.untracked),
+            missing=tuple(path for each in left_out[cage] for path in each.missing),
         )
         for cage in cages
     }
+
+
+def _whole_context(cage: Cage) -> AppFiles:
+    """All of a context, as an entry of app.files would name it."""
+    base = _dockerfile(cage)
+    return AppFiles(
+        source=base.context,
+        destination=PurePosixPath("/"),
+        mode=None,
+        uid=0,
+        gid=0,
+        tracked=base.tracked,
+        exclude=(),
+    )
+
+
+def _dockerfile(cage: Cage) -> DockerfileBase:
+    if not isinstance(cage.base, DockerfileBase):
+        raise TypeError(f"{cage.address} has no Dockerfile")
+    return cage.base
+
+
+def _context(
+    workspace: Workspace, cage: Cage, sources: Sources, digest: Callable[[Path], Digest]
+) -> tuple[BuildContext, Sources]:
+    """The context as .dockerignore leaves it, and what is missing or untracked in it."""
+    base = _dockerfile(cage)
+    data = _read(cage, "base.dockerfile", base.path)
+    ignore_file = applies(base.path, base.context)
+    ignore = Ignore.parse(
+        _read(cage, "the context's ignore file", ignore_file) if ignore_file else b""
+    )
+    # Without git nothing else keeps what was built out of what is built from.
+    results = None if git_is_used(workspace) else workspace.root / "dist"
+
+    def wanted(path: Path) -> bool:
+        if results is not None and path.is_relative_to(results):
+            return False
+        return not ignore.excludes(path.relative_to(base.context).as_posix())
+
+    entry = _whole_context(cage)
+    files = [_source(entry, file, digest) for file in sources.files if wanted(file.path)]
+    return (
+        BuildContext(
+            file=base.path,
+            data=data,
+            files=tuple(sorted(files, key=lambda file: file.destination)),
+        ),
+        replace(
+            sources,
+            files=(),
+            untracked=tuple(path for path in sources.untracked if wanted(path)),
+            missing=tuple(path for path in sources.missing if wanted(path)),
+        ),
+    )
+
+
+def _read(cage: Cage, key: str, file: Path) -> bytes:
+    try:
+        with file.open("rb") as stream:
+            data = stream.read(_MOST_BYTES + 1)
+    except OSError as error:
+        raise SourceError(
+            f"{cage.address}: {key} names {file}, which cannot be read: {error.strerror}",
+            hint=f"put the file there or correct {key} in {cage.file.name}",
+        ) from None
+    if len(data) > _MOST_BYTES:
+        raise SourceError(f"{cage.address}: {file} is larger than {_MOST_BYTES >> 20} MiB")
+    return data
 
 
 def _check_nesting(cage: Cage, found: dict[str, SourceFile]) -> None:

@@ -32,6 +32,7 @@ class StepMaker:
         params: Mapping[str, object] | None = None,
         inputs: Mapping[str, Input] | None = None,
         expected: Mapping[str, Digest] | None = None,
+        hints: Mapping[str, object] | None = None,
     ) -> Step:
         """A step of this platform; see ``Step``."""
         return Step(
@@ -43,6 +44,7 @@ class StepMaker:
             outputs=tuple(outputs),
             platform=self.platform,
             expected=expected,
+            hints=hints or {},
         )
 
     def fetch(self, name: str, digest: Digest, size: int | None, locations: Iterable[str]) -> Input:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from typing import cast, get_args
 
+from cagebuild.config.model import EngineChoice
 from cagebuild.errors import UsageError
 
 
@@ -31,6 +33,29 @@ def store_folder() -> str | None:
     if not text.startswith("/"):
         raise UsageError(f"CAGEBUILD_STORE is {text[:80]!r}, not an absolute path")
     return text
+
+
+def engine() -> EngineChoice | None:
+    """CAGEBUILD_ENGINE: what builds Dockerfiles, whatever the cages say; UsageError."""
+    text = os.environ.get("CAGEBUILD_ENGINE", "")
+    if not text:
+        return None
+    if text not in get_args(EngineChoice):
+        raise UsageError(
+            f"CAGEBUILD_ENGINE is {text[:40]!r}",
+            hint=f"expected one of: {', '.join(get_args(EngineChoice))}",
+        )
+    return cast("EngineChoice", text)
+
+
+def engine_cache() -> bool:
+    """CAGEBUILD_ENGINE_CACHE=off: an engine is to take nothing from its own caches of layers."""
+    return os.environ.get("CAGEBUILD_ENGINE_CACHE", "") != "off"
+
+
+def variable(name: str) -> bytes | None:
+    """The value of a variable that a cage names, such as that of a build secret."""
+    return os.environb.get(os.fsencode(name))
 
 
 def sandbox() -> str | None:

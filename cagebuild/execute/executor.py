@@ -33,6 +33,8 @@ class Task:
     """An empty folder for this run alone; the caller removes it."""
     progress: Callable[[int, int | None], None]
     """Bytes done and in all; raises InterruptedBuildError when the run is to stop."""
+    say: Callable[[str], None]
+    """Takes a line of what a program says, for the user to follow."""
 
 
 class Executor(Protocol):

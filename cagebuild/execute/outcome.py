@@ -96,6 +96,9 @@ class Reporter(Protocol):
     def progress(self, step: Step, done: int, total: int | None) -> None:
         """How far a running step is, in bytes."""
 
+    def said(self, step: Step, text: str) -> None:
+        """A line of what a program says that a running step has started for the user to follow."""
+
     def finished(self, outcome: Outcome) -> None:
         """The step is over."""
 

@@ -64,6 +64,7 @@ def execute(
             executor,
             stop=scheduler.stop,
             progress=reporter.progress,
+            said=scheduler.said,
             note=scheduler.note,
         )
         reporter.begin(len(nodes))

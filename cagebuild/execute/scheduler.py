@@ -62,6 +62,8 @@ class _Done:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Note:
     text: str
+    step: Step | None = None
+    """The step whose program said it; None for a note of the run's own."""
 
 
 _Event = _Done | _Note | None
@@ -103,6 +105,10 @@ class Scheduler:
     def note(self, text: str) -> None:
         """Pass a note on to the reporter; from any thread."""
         self._events.put(_Note(text=text))
+
+    def said(self, step: Step, text: str) -> None:
+        """Pass a line of a step's program on to the reporter; from any thread."""
+        self._events.put(_Note(text=text, step=step))
 
     def interrupt(self) -> None:
         """Stop: the first time when running steps have ended, the second time at once.
@@ -224,7 +230,13 @@ class Scheduler:
                 self._busy -= 1
                 self._take(event)
             elif isinstance(event, _Note):
-                self._reporter.note(event.text)
+                self._tell(event)
+
+    def _tell(self, event: _Note) -> None:
+        if event.step is None:
+            self._reporter.note(event.text)
+        else:
+            self._reporter.said(event.step, event.text)
 
     def _start(self, job: _Job) -> None:
         if job.runs:

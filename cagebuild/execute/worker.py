@@ -73,12 +73,14 @@ class Worker:
         *,
         stop: Stop,
         progress: Callable[[Step, int, int | None], None],
+        said: Callable[[Step, str], None],
         note: Callable[[str], None],
     ) -> None:
         self._store = store
         self._session = session
         self._executor = executor
         self._progress = progress
+        self._said = said
         self._note = note
         self._stop = stop
 
@@ -112,6 +114,7 @@ class Worker:
                 },
                 scratch=folder,
                 progress=progress,
+                say=lambda text: self._said(step, text),
             )
         )
         for source in given.sources:

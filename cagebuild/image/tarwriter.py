@@ -27,13 +27,15 @@ _LINK = b"1"
 _MAX_OCTAL_7 = 0o7777777
 _MAX_OCTAL_11 = 0o77777777777
 _PAX_NAME = b"././@PaxHeader"
+_HAD_XATTRS = (b"SCHILY.xattr.user.lost", b"1")
 
 
 class TarWriter:
     """Writes entries in the order in which they come; ``close`` ends the archive."""
 
-    def __init__(self, write: Callable[[bytes], object]) -> None:
+    def __init__(self, write: Callable[[bytes], object], *, mark_xattrs: bool = False) -> None:
         self._write = write
+        self._mark_xattrs = mark_xattrs
 
     def add(self, name: bytes, node: Node, link: bytes | None = None) -> None:
         """An entry with the attributes of ``node``, or with ``link`` a hard link to that name.
@@ -80,7 +82,7 @@ class TarWriter:
                 f"a tar archive can't hold the entry {name[:200]!r}",
                 hint="its name is empty or has a NUL, or it is too large",
             )
-        records: list[tuple[bytes, bytes]] = []
+        records = [_HAD_XATTRS] if self._mark_xattrs and node.xattrs and link is None else []
         prefix, short = _split(name)
         if prefix is None:
             records.append((b"path", name))
@@ -106,12 +108,19 @@ class TarWriter:
         self._data([data], len(data))
 
 
-def write_tree(root: Node, write: Callable[[bytes], object], *, with_root: bool = False) -> None:
+def write_tree(
+    root: Node,
+    write: Callable[[bytes], object],
+    *,
+    with_root: bool = False,
+    mark_xattrs: bool = False,
+) -> None:
     """A whole archive of the tree: every entry in the order of ``walk``, ``./`` first if asked for.
 
-    The first name of an inode has its content; the others are hard links to it. Raises ImageError.
+    ``mark_xattrs`` tells who reads it which entries had extended attributes, which are lost. The
+    first name of an inode has its content; the others are hard links to it. Raises ImageError.
     """
-    writer = TarWriter(write)
+    writer = TarWriter(write, mark_xattrs=mark_xattrs)
     if with_root:
         writer.add(b"./", root)
     first: dict[Node, bytes] = {}

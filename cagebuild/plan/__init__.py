@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from cagebuild.plan.base import base_layers
 from cagebuild.plan.boot import boot_files, runtime_step
 from cagebuild.plan.maker import Layer, Maker
-from cagebuild.step import FileInput, Input, Step, StepInput
+from cagebuild.step import Input, Step, StepInput
 from cagebuild.steps import finished
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from cagebuild.config.model import Cage
     from cagebuild.digest import Digest
     from cagebuild.lock import Lock
-    from cagebuild.sources import SourceFile
+    from cagebuild.sources import BuildContext, SourceFile
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,18 +50,20 @@ def plan(
     lock: Lock,
     sources: tuple[SourceFile, ...],
     *,
+    context: BuildContext | None = None,
     mirrors: tuple[str, ...],
     digest: Callable[[Path], Digest],
 ) -> Plan:
     """The graph for ``cage`` as ``lock`` pins it, with the app's files as they are.
 
-    ``digest`` gives the digest of a local file. Raises UnsupportedError for what this version
+    ``context`` is that of a cage on a Dockerfile. ``digest`` gives the digest of a local file. Raises UnsupportedError for what this version
     cannot build, LockError and StaleLockError for pins that do not fit, and SourceError.
     """
     maker = Maker(cage, lock, mirrors, digest)
-    layers, base_config = base_layers(maker)
+    layers, base_config = base_layers(maker, context)
     if sources:
-        layers.append(_app(maker, sources))
+        files = maker.files_layer("app files", sources)
+        layers.append(Layer(tar=files, origin="app"))
     image = _image(maker, layers, base_config)
     runtime = runtime_step(maker)
     if runtime:
@@ -79,22 +81,6 @@ def plan(
         measure=_enclave(maker, "measure", image, layers, boot),
         eif=_enclave(maker, "eif", image, layers, boot),
     )
-
-
-def _app(maker: Maker, sources: tuple[SourceFile, ...]) -> Layer:
-    """The app's files as one layer."""
-    step = maker.step(
-        "app-layer",
-        "app files",
-        params={"files": [file.facts() for file in sources]},
-        inputs={
-            f"file:{file.destination}": FileInput(digest=file.digest, path=file.path)
-            for file in sources
-            if file.digest is not None
-        },
-        outputs=("layer.tar",),
-    )
-    return Layer(tar=StepInput(step=step, output="layer.tar"), origin="app")
 
 
 def _image(maker: Maker, layers: list[Layer], base_config: Input | None) -> Step:

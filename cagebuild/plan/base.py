@@ -11,17 +11,19 @@ from cagebuild.config.model import (
     ImageBase,
     ScratchBase,
 )
-from cagebuild.errors import StaleLockError, UnsupportedError
+from cagebuild.errors import StaleLockError
+from cagebuild.plan.dockerfile import dockerfile_layer
+from cagebuild.plan.images import image_layers, unpacked
 from cagebuild.plan.maker import Layer, Maker, short
 from cagebuild.step import FileInput, Input, StepInput
 from cagebuild.steps import finished
 
 if TYPE_CHECKING:
-    from cagebuild.digest import Digest
     from cagebuild.image.archivepin import ArchivePin
+    from cagebuild.sources import BuildContext
 
 
-def base_layers(maker: Maker) -> tuple[list[Layer], Input | None]:
+def base_layers(maker: Maker, context: BuildContext | None) -> tuple[list[Layer], Input | None]:
     """The base's layers, lowest first, and its image config where it has one."""
     base = maker.cage.base
     match base:
@@ -34,11 +36,9 @@ def base_layers(maker: Maker) -> tuple[list[Layer], Input | None]:
         case ScratchBase():
             return [], None
         case DockerfileBase():
-            raise UnsupportedError(
-                f"{maker.cage.address}: building a Dockerfile needs an engine, and this version"
-                " has none but its own",
-                hint="build the image elsewhere and name it as base.archive or base.image",
-            )
+            if context is None:
+                raise TypeError(f"{maker.cage.address}: no context")
+            return dockerfile_layer(maker, base, context)
         case _:
             assert_never(base)
 
@@ -72,17 +72,7 @@ def _debian(maker: Maker) -> list[Layer]:
 def _registry_image(maker: Maker) -> tuple[list[Layer], Input]:
     from cagebuild.image.registry import ImagePin
 
-    pin = maker.pins("base", ImagePin.from_json, maker.lock.base.pins)
-    config = maker.fetch("image config", pin.config.digest, pin.config.size, [pin.location])
-    layers = [
-        _unpacked(
-            maker,
-            maker.fetch(f"layer {short(layer.digest)}", layer.digest, layer.size, [pin.location]),
-            layer.diff_id,
-        )
-        for layer in pin.layers
-    ]
-    return layers, config
+    return image_layers(maker, maker.pins("base", ImagePin.from_json, maker.lock.base.pins))
 
 
 def _archive(maker: Maker, base: ArchiveBase) -> tuple[list[Layer], Input]:
@@ -93,7 +83,7 @@ def _archive(maker: Maker, base: ArchiveBase) -> tuple[list[Layer], Input]:
         _check_layout(maker, base, pin)
         blobs = base.path / "blobs" / "sha256"
         layers = [
-            _unpacked(maker, FileInput(digest=digest, path=blobs / digest.hex), diff_id)
+            unpacked(maker, FileInput(digest=digest, path=blobs / digest.hex), diff_id)
             for digest, diff_id in pin.layers
             if digest is not None
         ]
@@ -131,14 +121,3 @@ def _check_layout(maker: Maker, base: ArchiveBase, pin: ArchivePin) -> None:
             f" {pin.config})",
             hint=f"renew the lock: invoke lock {maker.cage.address}",
         )
-
-
-def _unpacked(maker: Maker, blob: Input, diff_id: Digest) -> Layer:
-    step = maker.step(
-        "unpack",
-        f"unpack layer {short(diff_id)}",
-        params={"diff_id": str(diff_id)},
-        inputs={"layer": blob},
-        outputs=("layer.tar",),
-    )
-    return Layer(tar=StepInput(step=step, output="layer.tar"), origin=f"layer {short(diff_id)}")

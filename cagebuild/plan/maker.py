@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeVar
 
 from cagebuild.errors import LockError, SourceError, StaleLockError
-from cagebuild.step import FileInput, Input
+from cagebuild.step import FileInput, Input, StepInput
 from cagebuild.stepmaker import StepMaker
 
 if TYPE_CHECKING:
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from cagebuild.config.model import Cage
     from cagebuild.digest import Digest
     from cagebuild.lock import Lock
+    from cagebuild.sources import SourceFile
 
 T = TypeVar("T")
 
@@ -60,6 +61,21 @@ class Maker(StepMaker):
                 hint="take the file from git again, or pin anew:"
                 f" invoke lock --update {part} {self.cage.address}",
             ) from None
+
+    def files_layer(self, name: str, files: tuple[SourceFile, ...]) -> StepInput:
+        """The cage's own files as one layer."""
+        step = self.step(
+            "app-layer",
+            name,
+            params={"files": [file.facts() for file in files]},
+            inputs={
+                f"file:{file.destination}": FileInput(digest=file.digest, path=file.path)
+                for file in files
+                if file.digest is not None
+            },
+            outputs=("layer.tar",),
+        )
+        return StepInput(step=step, output="layer.tar")
 
     def pinned_file(self, key: str, path: Path, digest: Digest) -> FileInput:
         """A file of the cage's own that the lock names by digest."""

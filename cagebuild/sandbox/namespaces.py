@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 from cagebuild import process
 from cagebuild.errors import ToolFailedError
+from cagebuild.image.ondisk import unpack
 from cagebuild.sandbox import enter
 from cagebuild.sandbox.job import BUILD, HOSTNAME, INPUTS, OUTPUTS, USER, check_name
-from cagebuild.sandbox.rootfs import unpack
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -12,6 +12,7 @@ KINDS = {
     "app-layer": "app_layer",
     "boot-debian": "boot_debian",
     "debian-base": "debian_base",
+    "dockerfile": "dockerfile",
     "eif": "eif",
     "fetch": "fetch",
     "go-toolchain": "go_toolchain",

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 
 LAYER: Final = "layer-"
+CONTEXT: Final = "context.tar"
+"""Name of the input that has the files that a Dockerfile may copy."""
 
 
 def layer_input(number: int) -> str:
@@ -26,6 +28,16 @@ def layer_input(number: int) -> str:
 def origins_input(number: int) -> str:
     """Name of the input that says where the entries of that layer came from, where there is one."""
     return f"origins-{number:03}.json"
+
+
+def image_layer_input(image: int, number: int) -> str:
+    """Name of the input that is a layer of one of the images that a Dockerfile names."""
+    return f"image-{image:02}-{layer_input(number)}"
+
+
+def config_input(image: int) -> str:
+    """Name of the input that is the config of that image."""
+    return f"image-{image:02}-config.json"
 
 
 def tree(inputs: Mapping[str, Path], origins: list[str], epoch: int) -> Node:

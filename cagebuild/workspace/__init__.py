@@ -19,12 +19,18 @@ __all__ = [
     "Sources",
     "TrackedFile",
     "find",
+    "git_is_used",
     "inputs",
     "is_dirty",
     "last_commit_time",
     "select",
     "tracked_files",
 ]
+
+
+def git_is_used(workspace: Workspace) -> bool:
+    """Whether git chooses which files of the workspace are built from."""
+    return git.is_used(workspace.root)
 
 
 def last_commit_time(workspace: Workspace, paths: Sequence[Path]) -> int | None:

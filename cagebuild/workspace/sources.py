@@ -60,7 +60,7 @@ def inputs(cage: Cage) -> tuple[Path, ...]:
         found.add(cage.base.path)
     elif isinstance(cage.base, DockerfileBase):
         # A Dockerfile can copy whatever is in its context.
-        found.add(cage.folder)
+        found |= {cage.base.path, cage.base.context}
     if isinstance(cage.enclave.boot, OwnBoot):
         boot = cage.enclave.boot
         found |= {boot.kernel, boot.init, boot.cmdline} | ({boot.nsm} if boot.nsm else set())
@@ -150,7 +150,7 @@ class _Reader:
         except OSError as error:
             raise SourceError(
                 f"{_shown(path, self.root)}: {error.strerror}",
-                hint="app.files names what must be there before the build",
+                hint="it must be there before the build",
             ) from error
         if stat.S_ISLNK(mode):
             raise SourceError(

@@ -204,6 +204,9 @@ class Recorder:
     def finished(self, outcome: Outcome) -> None:
         self.outcomes.append(outcome)
 
+    def said(self, step: Step, text: str) -> None:
+        self.notes.append(f"{step.name} | {text}")
+
     def note(self, text: str) -> None:
         self.notes.append(text)
 

@@ -55,6 +55,7 @@ def test_the_last_lines_are_shown_and_all_are_kept(tmp_path: Path) -> None:
         hints={"logs": str(logs)},
         scratch=scratch,
         progress=lambda _done, _total: None,
+        say=lambda _text: None,
     )
     with pytest.raises(ToolFailedError) as caught:
         ContainerExecutor(ProcessExecutor(load), find).run(task)

@@ -1,4 +1,4 @@
-"""A root filesystem out of a layer, as files and folders of whoever runs this."""
+"""Trees as files and folders of whoever runs this."""
 
 from __future__ import annotations
 
@@ -15,13 +15,18 @@ if TYPE_CHECKING:
 
 
 def unpack(layer: Path, folder: Path, check: Callable[[], None]) -> None:
-    """Write the tree of a layer into ``folder``, which is made; ``check`` may raise to stop it.
+    """Write the tree of a layer into ``folder``; see ``write``. Raises ImageError and OSError."""
+    region = Region.of_file(layer)
+    write(flatten([Layer(region=region, name="the layer", origin="")]), folder, check)
 
-    Modes and times are the layer's, owners are not: only root could set them. No name of the layer
-    leads out of the folder, for the tree has no entry below a symlink. Raises ImageError for a
-    layer that holds devices, and OSError.
+
+def write(root: Node, folder: Path, check: Callable[[], None]) -> None:
+    """Write a tree into ``folder``, which is made; ``check`` may raise to stop it.
+
+    Modes and times are the tree's, owners are not: only root could set them. No name of the tree
+    leads out of the folder, for it has no entry below a symlink. Raises ImageError for a tree that
+    holds devices, and OSError.
     """
-    root = flatten([Layer(region=Region.of_file(layer), name="the layer", origin="")])
     top = os.fsencode(folder)
     os.mkdir(top)
     os.chmod(top, 0o755)  # whatever the umask
@@ -43,6 +48,7 @@ def unpack(layer: Path, folder: Path, check: Callable[[], None]) -> None:
     for path, node in reversed(folders):
         os.chmod(path, node.mode)
         os.utime(path, (node.mtime, node.mtime))
+    os.utime(top, (root.mtime, root.mtime))
 
 
 def _write(path: bytes, node: Node) -> None:
@@ -55,5 +61,6 @@ def _write(path: bytes, node: Node) -> None:
                 os.utime(stream.fileno(), (node.mtime, node.mtime))
         case Kind.SYMLINK:
             os.symlink(node.target, path)
+            os.utime(path, (node.mtime, node.mtime), follow_symlinks=False)
         case _:
-            raise ImageError(f"a root filesystem holds a device or pipe: {path!r}")
+            raise ImageError(f"the tree holds a device or pipe: {path!r}")

@@ -1,0 +1,137 @@
+"""The step ``engine``: a Dockerfile's target, built by an engine, as one layer.
+
+What an engine is given and what is kept of its result is the same for all of them, so that PCRs do
+not depend on which one it was.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, cast
+
+from cagebuild.engine import leftovers
+from cagebuild.engine.job import EngineJob, FailedInstructionError
+from cagebuild.engine.origins import layer_origins
+from cagebuild.engine.secrets import Secrets
+from cagebuild.errors import Diagnostic, ToolFailedError
+from cagebuild.image import ondisk
+from cagebuild.image.layers import Layer, flatten, set_times
+from cagebuild.image.layout import open_image
+from cagebuild.image.onelayer import write_parts
+from cagebuild.image.tree import Region
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from cagebuild.config.model import Architecture
+    from cagebuild.engine.job import Engine
+    from cagebuild.image.config import ImageConfig
+
+KIND: Final = "engine"
+CONTEXT: Final = "context.tar"
+
+
+def build(
+    engine: Engine,
+    params: Mapping[str, Any],
+    hints: Mapping[str, Any],
+    *,
+    context: Path,
+    output: Callable[[str], Path],
+    scratch: Path,
+    say: Callable[[str], None],
+    variable: Callable[[str], bytes | None],
+    use_cache: bool,
+) -> None:
+    """Build; write ``layer.tar``, ``config.json`` and ``origins.json``.
+
+    ``params`` are the step's: ``dockerfile``, its text with every image by digest; ``name``, what
+    the file is called; ``target``; ``args``; ``architecture``; ``epoch``; ``network``; ``secrets``,
+    their ids; ``base_layers``, origins of the layers below the target's own. ``say`` takes lines,
+    and an empty one at least twice a second; it may raise to end the build. ``variable`` reads one
+    of the environment. Raises ToolFailedError,
+    UsageError for a secret that is not there, ImageError, and what ``say`` raises.
+    """
+    epoch: int = params["epoch"]
+    text: bytes = params["dockerfile"].encode("utf-8", "surrogateescape")
+    secrets = Secrets.gather(params["secrets"], hints.get("secrets") or {}, variable)
+    given, dockerfile, work = scratch / "context", scratch / "Dockerfile", scratch / "work"
+    _write_context(context, given, epoch, say)
+    dockerfile.write_bytes(text)
+    os.utime(dockerfile, (epoch, epoch))
+    work.mkdir(mode=0o700)
+    say(f"by {engine.describe()}")
+    job = EngineJob(
+        context=given,
+        dockerfile=dockerfile,
+        target=params["target"],
+        args=params["args"],
+        architecture=cast("Architecture", params["architecture"]),
+        epoch=epoch,
+        network=params["network"],
+        secrets=secrets.values,
+        cache_from=tuple(hints.get("cache_from") or ()),
+        cache_to=tuple(hints.get("cache_to") or ()),
+        use_cache=use_cache,
+        scratch=work,
+        say=lambda line: say(secrets.masked(line)),
+    )
+    try:
+        archive = engine.build(job)
+    except FailedInstructionError as failed:
+        raise _explained(failed, engine, text, hints, params["name"], secrets) from None
+    except ToolFailedError as failed:
+        raise ToolFailedError(secrets.masked(failed.message), hint=failed.hint) from None
+    unpacked = scratch / "unpacked"
+    unpacked.mkdir()
+    image = open_image(archive, architecture=job.architecture, scratch=unpacked)
+    origins = layer_origins(image.config, params)
+    root = flatten(
+        Layer(region=blob.open(unpacked), name=blob.name, origin=origin)
+        for blob, origin in zip(image.layers, origins, strict=True)
+    )
+    leftovers.remove(root)
+    config = _plain(image.config)
+    secrets.refuse_in(root, config)
+    set_times(root, epoch)
+    write_parts(root, config, epoch=epoch, output=output)
+
+
+def _write_context(file: Path, folder: Path, epoch: int, say: Callable[[str], None]) -> None:
+    layer = Layer(region=Region.of_file(file), name="the context", origin="")
+    root = flatten([layer])
+    set_times(root, epoch)
+    ondisk.write(root, folder, lambda: say(""))
+
+
+def _plain(config: ImageConfig) -> ImageConfig:
+    """What the image says of itself, without what engines say of themselves."""
+    labels = {name: text for name, text in config.labels.items() if name != leftovers.LABEL}
+    return replace(config, labels=labels)
+
+
+def _explained(
+    failed: FailedInstructionError,
+    engine: Engine,
+    text: bytes,
+    hints: Mapping[str, Any],
+    name: str,
+    secrets: Secrets,
+) -> ToolFailedError:
+    """The error with the Dockerfile's line, and what was said last."""
+    lines = text.decode("utf-8", "replace").splitlines()
+    line = failed.line if failed.line and failed.line <= len(lines) else 0
+    place = Diagnostic(
+        file=Path(hints.get("dockerfile") or name),
+        line=line,
+        column=1,
+        width=len(lines[line - 1]) if line else 1,
+        message=f"failed in {engine.describe()}: {secrets.masked(failed.instruction)}",
+        source_line=lines[line - 1] if line else "",
+    )
+    said = [f"    {secrets.masked(each)}" for each in failed.said]
+    return ToolFailedError(
+        "\n".join([place.render(), *(["  last output:", *said] if said else [])])
+    )
