@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from typing import Protocol
 
     from cagebuild.config.model import Base, Cage
+    from cagebuild.image.registry import ImagePin
     from cagebuild.nitro.aws import Published
     from cagebuild.sources import BuildContext, SourceFile
 
@@ -166,7 +167,7 @@ def _dockerfile(
     wanted = sorted(
         {use.reference for use in images(parsed, base.target, dict(base.args), architecture)}
     )
-    known = {}
+    known: Mapping[str, ImagePin] = {}
     if old is not None and old.kind == "dockerfile" and old.made_from == _checksum(architecture):
         known = DockerfilePins.from_json(old.pins).images
     pins = DockerfilePins(

@@ -54,7 +54,7 @@ class PlainReporter:
             self._line(f"note: still at {step.name}: {wait:.0f} s", "note")
 
     def said(self, step: Step, text: str) -> None:
-        """``pay | #8 [2/3] RUN make``: what speaks for itself needs no word of being still at it."""
+        """``pay | #8 [2/3] RUN make``; what speaks needs no word of being still at it."""
         self._next_word.pop(step.id, None)
         self._line(f"{step.name} | {text}", "hit")
 

@@ -7,7 +7,7 @@ not depend on which one it was.
 from __future__ import annotations
 
 import os
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -29,36 +29,46 @@ if TYPE_CHECKING:
     from cagebuild.engine.job import Engine
     from cagebuild.image.config import ImageConfig
 
-KIND: Final = "engine"
 CONTEXT: Final = "context.tar"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """One step of this kind, and where its files are."""
+
+    params: Mapping[str, Any]
+    """``dockerfile``, its text with every image by digest; ``name``, what the file is called;
+    ``target``; ``args``; ``architecture``; ``epoch``; ``network``; ``secrets``, their ids;
+    ``base_layers``, origins of the layers below the target's own."""
+    hints: Mapping[str, Any]
+    """``dockerfile``, where the user has it; ``secrets``, id → ``env`` or ``file``; ``cache_from``;
+    ``cache_to``."""
+    context: Path
+    output: Callable[[str], Path]
+    scratch: Path
+    """Empty; the caller removes it."""
 
 
 def build(
     engine: Engine,
-    params: Mapping[str, Any],
-    hints: Mapping[str, Any],
+    order: Order,
     *,
-    context: Path,
-    output: Callable[[str], Path],
-    scratch: Path,
     say: Callable[[str], None],
     variable: Callable[[str], bytes | None],
     use_cache: bool,
 ) -> None:
     """Build; write ``layer.tar``, ``config.json`` and ``origins.json``.
 
-    ``params`` are the step's: ``dockerfile``, its text with every image by digest; ``name``, what
-    the file is called; ``target``; ``args``; ``architecture``; ``epoch``; ``network``; ``secrets``,
-    their ids; ``base_layers``, origins of the layers below the target's own. ``say`` takes lines,
-    and an empty one at least twice a second; it may raise to end the build. ``variable`` reads one
-    of the environment. Raises ToolFailedError,
-    UsageError for a secret that is not there, ImageError, and what ``say`` raises.
+    ``say`` takes lines, and an empty one at least twice a second; it may raise to end the build.
+    ``variable`` reads one of the environment. Raises ToolFailedError, UsageError for a secret that
+    is not there, ImageError, and what ``say`` raises.
     """
+    params, hints, scratch = order.params, order.hints, order.scratch
     epoch: int = params["epoch"]
     text: bytes = params["dockerfile"].encode("utf-8", "surrogateescape")
     secrets = Secrets.gather(params["secrets"], hints.get("secrets") or {}, variable)
     given, dockerfile, work = scratch / "context", scratch / "Dockerfile", scratch / "work"
-    _write_context(context, given, epoch, say)
+    _write_context(order.context, given, epoch, say)
     dockerfile.write_bytes(text)
     os.utime(dockerfile, (epoch, epoch))
     work.mkdir(mode=0o700)
@@ -96,7 +106,7 @@ def build(
     config = _plain(image.config)
     secrets.refuse_in(root, config)
     set_times(root, epoch)
-    write_parts(root, config, epoch=epoch, output=output)
+    write_parts(root, config, epoch=epoch, output=order.output)
 
 
 def _write_context(file: Path, folder: Path, epoch: int, say: Callable[[str], None]) -> None:

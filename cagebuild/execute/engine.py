@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 
 from cagebuild.execute.executor import collect
 
@@ -12,6 +12,9 @@ if TYPE_CHECKING:
 
     from cagebuild.engine.job import Engine
     from cagebuild.execute.executor import Executor, Task
+
+
+KIND: Final = "engine"
 
 
 class FindEngine(Protocol):
@@ -41,9 +44,9 @@ class EngineExecutor:
     def run(self, task: Task) -> Mapping[str, Path]:
         """See ``Executor``; raises ToolMissingError and what ``cagebuild.engine.run`` does."""
         # Not at the top: most builds need no engine.
-        if task.step.kind != "engine":
+        if task.step.kind != KIND:
             return self._others.run(task)
-        from cagebuild.engine.run import CONTEXT, build
+        from cagebuild.engine.run import CONTEXT, Order, build
 
         outputs, scratch = task.scratch / "outputs", task.scratch / "engine"
         outputs.mkdir()
@@ -56,11 +59,13 @@ class EngineExecutor:
 
         build(
             self._find(task.hints, needed_for=f"'{task.step.name}'"),
-            cast("Mapping[str, Any]", task.step.params),
-            task.hints,
-            context=task.inputs[CONTEXT],
-            output=lambda name: outputs / name,
-            scratch=scratch,
+            Order(
+                params=cast("Mapping[str, Any]", task.step.params),
+                hints=cast("Mapping[str, Any]", task.hints),
+                context=task.inputs[CONTEXT],
+                output=lambda name: outputs / name,
+                scratch=scratch,
+            ),
             say=say,
             variable=self._variable,
             use_cache=self._use_cache,

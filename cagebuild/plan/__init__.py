@@ -56,8 +56,9 @@ def plan(
 ) -> Plan:
     """The graph for ``cage`` as ``lock`` pins it, with the app's files as they are.
 
-    ``context`` is that of a cage on a Dockerfile. ``digest`` gives the digest of a local file. Raises UnsupportedError for what this version
-    cannot build, LockError and StaleLockError for pins that do not fit, and SourceError.
+    ``context`` is that of a cage on a Dockerfile. ``digest`` gives the digest of a local file.
+    Raises UnsupportedError for what this version cannot build, LockError and StaleLockError for
+    pins that do not fit, DockerfileError, and SourceError.
     """
     maker = Maker(cage, lock, mirrors, digest)
     layers, base_config = base_layers(maker, context)

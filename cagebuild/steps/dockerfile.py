@@ -1,9 +1,10 @@
 """The step ``dockerfile``: a Dockerfile without RUN, built in this process.
 
 Inputs: ``context.tar``, and for each image that the Dockerfile names its layers and config (names
-as ``cagebuild.steps.finished`` has them). Parameters: ``dockerfile``, its text; ``name``, what it is
-called; ``target`` or null; ``args``; ``architecture``; ``epoch``; ``images``, for each a reference
-and the origins of its layers. Outputs: ``layer.tar``, ``config.json``, ``origins.json``.
+as ``cagebuild.steps.finished`` has them). Parameters: ``dockerfile``, its text; ``name``, what it
+is called; ``target`` or null; ``args``; ``architecture``; ``epoch``; ``images``, for each a
+reference and the origins of its layers. Outputs: ``layer.tar``, ``config.json``,
+``origins.json``.
 """
 
 from __future__ import annotations
