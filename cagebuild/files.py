@@ -5,12 +5,16 @@ from __future__ import annotations
 import glob
 import os
 import secrets
+import shutil
 from contextlib import contextmanager
+from pathlib import Path
+from tempfile import mkdtemp
 from typing import TYPE_CHECKING, BinaryIO
+
+from cagebuild.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 _TAG = 16
 _LONGEST_NAME = 50
@@ -50,3 +54,29 @@ def write_atomically(target: Path, data: bytes, mode: int = 0o644) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     with replacing(target, mode) as stream:
         stream.write(data)
+
+
+@contextmanager
+def new_folder(target: Path, *, marker: str, what: str) -> Iterator[Path]:
+    """A folder that takes the place of ``target`` when the block ends well; else nothing is left.
+
+    A folder that is there already gives way if it has a file ``marker``, which tells that it is a
+    ``what`` too. Raises UsageError for any other, and OSError.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if os.path.lexists(target) and not (target / marker).is_file():
+        raise UsageError(
+            f"{target} is there already and is no {what}",
+            hint="choose another place, or remove it",
+        )
+    # Both folders are inside this one, so that nothing is left behind whatever happens.
+    work = Path(mkdtemp(prefix=_start(target), dir=target.parent))
+    try:
+        new, old = work / "new", work / "old"
+        new.mkdir()
+        yield new
+        if target.exists():
+            target.rename(old)
+        new.rename(target)
+    finally:
+        shutil.rmtree(work)

@@ -49,7 +49,7 @@ class How:
 
 def plans(session: Session, cages: Iterable[Cage]) -> tuple[Plan, ...]:
     """The graph of each cage, from its lock and its files; raises LockError and SourceError."""
-    return tuple(_plan(session, cage, _locked(cage)) for cage in cages)
+    return tuple(_plan(session, cage, require_lock(cage)) for cage in cages)
 
 
 def build(session: Session, cages: Sequence[Cage], how: How) -> tuple[Result, ...]:
@@ -66,7 +66,7 @@ def build(session: Session, cages: Sequence[Cage], how: How) -> tuple[Result, ..
 
 def measure(session: Session, cages: Sequence[Cage], how: How) -> tuple[Result, ...]:
     """The PCRs of each cage, without its image file; raises as ``build`` does."""
-    return _measured(session, {cage: _locked(cage) for cage in cages}, how)
+    return _measured(session, {cage: require_lock(cage) for cage in cages}, how)
 
 
 def lock(
@@ -98,7 +98,7 @@ def lock(
     return tuple((cage, before[cage], after[cage]) for cage in cages)
 
 
-def _locked(cage: Cage) -> Lock:
+def require_lock(cage: Cage) -> Lock:
     """The cage's lock; raises LockError, and StaleLockError when it is of another time, too."""
     locked = lockfile.require(cage)
     now = environment.source_date_epoch() if cage.epoch.policy == "env" else None
@@ -144,7 +144,7 @@ def bill_of_materials(session: Session, cages: Sequence[Cage], how: How) -> byte
     from cagebuild.runtime.sbom import sbom
     from cagebuild.step import FileInput
 
-    (made,) = plans(session, [_only(cages, "sbom")])
+    (made,) = plans(session, [one_cage(cages, "sbom")])
     if made.installer is None:
         raise UsageError(f"{made.cage.address}: runtime is false, so nothing is injected")
     if isinstance(made.installer, FileInput):
@@ -156,7 +156,8 @@ def bill_of_materials(session: Session, cages: Sequence[Cage], how: How) -> byte
     return sbom(read_manifest(file), digest)
 
 
-def _only(cages: Sequence[Cage], command: str) -> Cage:
+def one_cage(cages: Sequence[Cage], command: str) -> Cage:
+    """The one cage that a command is meant for; raises UsageError for several."""
     if len(cages) != 1:
         raise UsageError(
             f"{len(cages)} cages are meant", hint=f"name one: invoke {command} //folder"
@@ -224,7 +225,7 @@ def _measured(session: Session, locks: Mapping[Cage, Lock], how: How) -> tuple[R
 def _build(session: Session, cages: Sequence[Cage], how: How) -> tuple[Result, ...]:
     if not cages:
         return ()
-    locks = {cage: _locked(cage) for cage in cages}
+    locks = {cage: require_lock(cage) for cage in cages}
     keys = {cage: session.key(cage) for cage in cages}
     targets = {cage: _plan(session, cage, locks[cage]).eif for cage in cages}
     exports = [
@@ -293,7 +294,7 @@ def check(session: Session, cages: Sequence[Cage]) -> None:
     """
     for cage in cages:
         if cage.lock_file.exists():
-            _plan(session, cage, _locked(cage))
+            _plan(session, cage, require_lock(cage))
 
 
 def update_installers(session: Session, cages: Sequence[Cage]) -> Session:
@@ -328,8 +329,8 @@ def export(
     """Write the finished image of one cage to ``output``; raises UsageError for several cages."""
     from cagebuild.exporting import write
 
-    cage = _only(cages, "export")
-    made = _plan(session, cage, _locked(cage))
+    cage = one_cage(cages, "export")
+    made = _plan(session, cage, require_lock(cage))
     inputs = made.image_inputs()
     summary = run(session, {cage: [given.step for given in inputs.values()]}, how)
     blobs = {name: summary.output(given.step, given.output) for name, given in inputs.items()}

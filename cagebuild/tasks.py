@@ -6,6 +6,7 @@ Each command imports what it needs when it runs, so that ``invoke build`` with n
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +33,7 @@ __all__ = [
     "pcr",
     "plan",
     "sbom",
+    "stage",
 ]
 
 _TARGETS = "cages: //folder, folder/..., a path or a name; none: all below this folder"
@@ -355,3 +357,27 @@ def sbom(
     session = _session()
     how = _how(jobs, keep_going, verbose, explain)
     print(pipeline.bill_of_materials(session, session.cages(words), how).decode(), end="")
+
+
+@command(help={**_RUNNING, "output": "folder to write; none: print the Dockerfile, run nothing"})
+def stage(
+    context: Any,
+    words: Sequence[str] = (),
+    output: str = "",
+    jobs: int = 0,
+    keep_going: bool = False,
+    verbose: bool = False,
+    explain: bool = False,
+) -> None:
+    """Print a cage's image as a Dockerfile, or write it with all that it copies."""
+    import sys
+
+    from cagebuild.stage import write
+
+    session = _session()
+    chosen = session.cages(words)
+    if not output:
+        sys.stdout.buffer.write(write.dockerfile(session, chosen))
+        return
+    command = write.write(session, chosen, _how(jobs, keep_going, verbose, explain), Path(output))
+    print(f"{output}\n  by hand: cd {shlex.quote(output)} && {command}")

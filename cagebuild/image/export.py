@@ -7,16 +7,11 @@ directory, times as the tree has them. Formats: OCI image-spec image-layout.md; 
 from __future__ import annotations
 
 import hashlib
-import shutil
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
-from tempfile import mkdtemp
 from typing import TYPE_CHECKING, BinaryIO, Literal, assert_never
 
 from cagebuild.digest import Digest
-from cagebuild.errors import ImageError
-from cagebuild.files import replacing
+from cagebuild.files import new_folder, replacing
 from cagebuild.image.manifest import OCI_CONFIG, OCI_INDEX, OCI_LAYER, OCI_MANIFEST
 from cagebuild.image.tarfields import BLOCK
 from cagebuild.image.tarwriter import TarWriter, file_header, write_tree
@@ -24,7 +19,7 @@ from cagebuild.image.tree import Kind, Node
 from cagebuild.step import canonical
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from pathlib import Path
 
     from cagebuild.image.config import ImageConfig
 
@@ -84,7 +79,7 @@ def export(
     path.parent.mkdir(parents=True, exist_ok=True)
     match form:
         case "oci":
-            with _new_folder(path) as folder:
+            with new_folder(path, marker="oci-layout", what="OCI layout") as folder:
                 return _write_folder(root, config, folder, name, epoch)
         case "oci-archive" | "docker-archive":
             with replacing(path) as out:
@@ -184,24 +179,3 @@ def _exported(layer: Digest, documents: tuple[bytes, bytes, bytes]) -> Exported:
 
 def _blob(digest: Digest) -> bytes:
     return f"blobs/sha256/{digest.hex}".encode()
-
-
-@contextmanager
-def _new_folder(path: Path) -> Iterator[Path]:
-    """A folder that takes the place of ``path`` once it is whole."""
-    if path.exists() and not (path / "oci-layout").is_file():
-        raise ImageError(
-            f"{path} is there already and is no OCI layout",
-            hint="choose another place, or remove it",
-        )
-    # Both folders are inside this one, so that nothing is left behind whatever happens.
-    work = Path(mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-    try:
-        new, old = work / "new", work / "old"
-        new.mkdir()
-        yield new
-        if path.exists():
-            path.rename(old)
-        new.rename(path)
-    finally:
-        shutil.rmtree(work)

@@ -1,0 +1,216 @@
+"""The text of ``Dockerfile.cage``, which can be read before anything runs.
+
+Built by hand it gives the image that ``invoke build`` measures. It is the app's own Dockerfile with
+every image by digest, or one made from cage.toml, and a last stage that adds what the runtime
+consists of. Files of ours come from a build context of their own, so that a ``COPY . .`` of the
+app's never meets them.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Final, assert_never
+
+from cagebuild.config.model import (
+    ArchiveBase,
+    DebianBase,
+    DockerfileBase,
+    ImageBase,
+    ScratchBase,
+)
+from cagebuild.image.platform import OCI_ARCHITECTURE
+from cagebuild.plan.dockerfile import arguments
+from cagebuild.steps.image import ENTRYPOINT
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from cagebuild.config.model import AppFiles, Cage
+    from cagebuild.image.config import ImageConfig
+    from cagebuild.lock import Lock
+    from cagebuild.sources import BuildContext, SourceFile
+
+NAME: Final = "Dockerfile.cage"
+OURS: Final = "cage"
+"""Folder of the files that are added, and in Dockerfiles of ours the place to copy them from."""
+CONTEXT: Final = "context"
+STAGE: Final = "cage-image"
+_NAMED_CONTEXT: Final = "cagebuild"
+BASE: Final = "base.tar"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Subject:
+    """One cage, as far as it is known before anything runs."""
+
+    cage: Cage
+    lock: Lock
+    sources: tuple[SourceFile, ...]
+    context: BuildContext | None
+
+
+def dockerfile(subject: Subject, finished: ImageConfig | None = None) -> bytes:
+    """The text of ``Dockerfile.cage``.
+
+    ``finished`` is how the finished image is run. Only a base that is an archive, or a cage without
+    the runtime, has lines that need it; without it a comment stands in their place. Raises
+    DockerfileError and LockError.
+    """
+    base = subject.cage.base
+    if isinstance(base, DockerfileBase):
+        text, target, escape = _own(subject, base)
+        write = _Writer(subject, finished, f"--from={_NAMED_CONTEXT} ", escape)
+        lines = ["", f"# Added by cagebuild. {_by_hand(subject)}", f"FROM {target} AS {STAGE}"]
+        return text + _text([*lines, *write.additions()])
+    write = _Writer(subject, finished, f"{OURS}/", "\\")
+    head = f"# Made by cagebuild from {subject.cage.file.name}. {_by_hand(subject)}"
+    return _text([head, *write.base(), *write.additions()])
+
+
+def _text(lines: Iterable[str]) -> bytes:
+    return "".join(f"{line}\n" for line in lines).encode("utf-8", "surrogateescape")
+
+
+def command(subject: Subject) -> str:
+    """The line that builds the image by hand, in the folder that was written."""
+    base = subject.cage.base
+    words = ["docker", "build", "--file", NAME]
+    if not isinstance(base, DockerfileBase):
+        return shlex.join([*words, "."])
+    words += ["--platform", f"linux/{OCI_ARCHITECTURE[subject.lock.architecture]}"]
+    words += ["--build-context", f"{_NAMED_CONTEXT}={OURS}"]
+    if not base.build.network:
+        words += ["--network", "none"]
+    for name, value in arguments(base, subject.lock.epoch.time).items():
+        words += ["--build-arg", f"{name}={value}"]
+    for secret in base.build.secrets:
+        words += ["--secret", f"id={secret.id},{_source(secret.env, secret.file)}"]
+    return shlex.join([*words, CONTEXT])
+
+
+def _source(env: str | None, file: Path | None) -> str:
+    return f"env={env}" if env else f"src={file}"
+
+
+def _by_hand(subject: Subject) -> str:
+    # A line break in an argument would end the comment.
+    return f"By hand: {command(subject)}".replace("\n", "\\n")
+
+
+def _own(subject: Subject, base: DockerfileBase) -> tuple[bytes, str, str]:
+    """The app's Dockerfile with its images by digest, the target's stage, the escape character."""
+    from cagebuild.dockerfile.parse import parse
+    from cagebuild.dockerfile.staging import stage
+    from cagebuild.image.dockerfilepin import DockerfilePins
+
+    if subject.context is None:
+        raise TypeError(f"{subject.cage.address}: no context")
+    parsed = parse(subject.context.data, subject.context.file)
+    staged = stage(
+        parsed,
+        target=base.target,
+        pins=DockerfilePins.from_json(subject.lock.base.pins).by_digest(),
+        args=arguments(base, subject.lock.epoch.time),
+        architecture=subject.lock.architecture,
+    )
+    return staged.text, staged.target, parsed.escape
+
+
+@dataclass(frozen=True, slots=True)
+class _Writer:
+    """Lines of a Dockerfile."""
+
+    subject: Subject
+    finished: ImageConfig | None
+    ours: str
+    """What stands before the path of a file of ours."""
+    escape: str
+
+    def base(self) -> Iterator[str]:
+        """What the image is built on, for all but a Dockerfile."""
+        base = self.subject.cage.base
+        match base:
+            case DebianBase():
+                yield "FROM scratch"
+                yield f"# Debian {base.suite}: {', '.join(base.packages)}, and what they need"
+                yield f"ADD {self.ours}{BASE} /"
+            case ImageBase():
+                from cagebuild.image.registry import ImagePin
+
+                pin = ImagePin.from_json(self.subject.lock.base.pins)
+                yield f"FROM {pin.location.removeprefix('oci://')}@{pin.index or pin.manifest}"
+            case ArchiveBase():
+                yield "FROM scratch"
+                yield f"# The image in {base.path.name}"
+                yield f"ADD {self.ours}{BASE} /"
+                yield from self._environment()
+            case ScratchBase():
+                yield "FROM scratch"
+            case DockerfileBase():
+                raise TypeError("the app's own Dockerfile is not made from cage.toml")
+            case _:
+                assert_never(base)
+
+    def _environment(self) -> Iterator[str]:
+        if self.finished is None:
+            yield "# ENV …: the image's own, written with the files"
+            return
+        for item in self.finished.env:
+            name, _, value = item.partition("=")
+            yield f"ENV {name}={self._quoted(value)}"
+
+    def additions(self) -> Iterator[str]:
+        """What is put on top, the same for every base: files, then how the image is run."""
+        app = self.subject.cage.app
+        for number, entry in enumerate(app.files):
+            yield self._copy(number, entry)
+        if app.workdir is not None:
+            yield f"WORKDIR {self._quoted(str(app.workdir))}"
+        for name, value in app.env:
+            yield f"ENV {name}={self._quoted(value)}"
+        if self.subject.lock.runtime is not None:
+            yield f"COPY {self.ours}runtime/ /"
+            yield f"COPY {self.ours}settings/ /"
+            yield "USER 0:0"
+            yield f"ENTRYPOINT {json.dumps(list(ENTRYPOINT))}"
+        elif self.finished is None:
+            yield "# ENTRYPOINT and CMD as one list, as an init wants it: written with the files"
+        else:
+            yield "ENTRYPOINT []"
+            yield f"CMD {json.dumps(list(self.finished.cmd or ()), ensure_ascii=False)}"
+
+    def _copy(self, number: int, entry: AppFiles) -> str:
+        whole = any(file.path == entry.source for file in of_entry(entry, self.subject.sources))
+        destination = str(entry.destination)
+        if not whole:
+            destination = destination.rstrip("/") + "/"
+        owner = "" if (entry.uid, entry.gid) == (0, 0) else f"--chown={entry.uid}:{entry.gid} "
+        flags, _, folder = self.ours.rpartition(" ")
+        path = f"{folder}app/{number}{'/file' if whole else '/'}"
+        words = f"COPY {owner}{flags + ' ' if flags else ''}"
+        if not re.fullmatch(r"[\w./@+-]+", destination):
+            # As a list, where white space splits nothing.
+            return words + json.dumps([path, self._literal(destination)], ensure_ascii=False)
+        return f"{words}{path} {destination}"
+
+    def _quoted(self, value: str) -> str:
+        """A word that is taken as it is: neither quotes nor variables in it mean anything."""
+        return f'"{self._literal(value)}"'
+
+    def _literal(self, text: str) -> str:
+        for special in (self.escape, '"', "$"):
+            text = text.replace(special, self.escape + special)
+        return text
+
+
+def of_entry(entry: AppFiles, sources: Iterable[SourceFile]) -> Iterator[SourceFile]:
+    """Those of the app's files that an entry of app.files stands for."""
+    for file in sources:
+        if file.path == entry.source or entry.source in file.path.parents:
+            inside = PurePosixPath(file.path.relative_to(entry.source))
+            if str(entry.destination / inside).lstrip("/") == file.destination:
+                yield file
