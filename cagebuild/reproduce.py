@@ -1,9 +1,10 @@
-"""Building cages twice under unlike conditions, from nothing, and comparing both with the locks.
+"""Building cages again under unlike conditions, from nothing, and comparing all with the locks.
 
-What ``nox -s pcr`` does. Path, umask, time zone, locale, clock, hash seed and the order of folders
-differ between the two builds. Their stores start with what is known by its digest alone (locked
-files, a kernel and an installer that are pinned), of which nothing could be learnt by getting it
-twice, and nothing else.
+What ``nox -s pcr`` and ``invoke verify --rebuild`` do. Path, umask, time zone, locale, clock, hash
+seed and the order of folders differ between two builds, and so may the engine for Dockerfiles,
+which takes nothing from its own cache. The builds' stores start with what is known by its digest
+alone (locked files, a kernel and an installer that are pinned), of which nothing could be learnt by
+getting it twice, and nothing else.
 """
 
 from __future__ import annotations
@@ -45,23 +46,49 @@ class Conditions:
     options: tuple[str, ...]
     """For ``cagebuild.elsewhere``."""
     environment: Mapping[str, str]
+    name: str
 
 
 PLAIN: Final = Conditions(
     folder="a",
     options=("--umask", "022"),
     environment={"TZ": "UTC", "LC_ALL": "C", "PYTHONHASHSEED": "0"},
+    name="the first build",
 )
 UNLIKE: Final = Conditions(
     folder="another place/not ASCII: ö",
     options=("--umask", "077", "--clock", "40000000", "--reverse-folders"),
     environment={"TZ": "Pacific/Chatham", "LC_ALL": "C.UTF-8", "PYTHONHASHSEED": "4242"},
+    name="the second build",
 )
 
 
-def check(start: Path, words: Sequence[str], scratch: Path, how: How) -> Iterator[str]:
-    """Build the cages that ``words`` mean twice; lines that say how each compares.
+def conditions(engines: Sequence[str]) -> list[Conditions]:
+    """What the builds run under: two at least, and one for each engine."""
+    if not engines:
+        return [PLAIN, UNLIKE]
+    found = []
+    for number in range(max(len(engines), 2)):
+        like = (PLAIN, UNLIKE)[number % 2]
+        engine = engines[number % len(engines)]
+        place = ("first", "second", "third", "fourth", "fifth")[number]
+        found.append(
+            replace(
+                like,
+                folder=f"{like.folder} {number}",
+                environment={**like.environment, "CAGEBUILD_ENGINE": engine},
+                name=f"the {place} build, by {engine}",
+            )
+        )
+    return found
 
+
+def check(
+    start: Path, words: Sequence[str], scratch: Path, how: How, engines: Sequence[str] = ()
+) -> Iterator[str]:
+    """Build the cages that ``words`` mean twice or more; lines that say how each compares.
+
+    ``engines`` are those to build Dockerfiles with, one for each build; none: what the cages say.
     Raises MeasurementError after the last line when anything differs, BuildFailedError when a build
     fails, and CageError for configurations and locks.
     """
@@ -69,12 +96,18 @@ def check(start: Path, words: Sequence[str], scratch: Path, how: How) -> Iterato
     chosen = session.cages(words)
     locks = {cage: lockfile.require(cage) for cage in chosen}
     known = _known(session, chosen, how)
-    roots = [_build(session, chosen, known, each, scratch) for each in (PLAIN, UNLIKE)]
+    under = conditions(engines)
+    roots = [_build(session, chosen, known, each, scratch) for each in under]
     wrong = []
     for cage in chosen:
-        first, second = (outputs(root, cage) for root in roots)
-        lines = [*_between(first, second), *_against_lock(session, cage, locks[cage], first)]
-        yield f"{cage.address}: " + ("differs" if lines else "equal twice, and as in the lock")
+        first, *others = (outputs(root, cage) for root in roots)
+        lines = [
+            line
+            for other, condition in zip(others, under[1:], strict=True)
+            for line in _between(first, under[0].name, other, condition.name)
+        ]
+        lines += _against_lock(session, cage, locks[cage], first)
+        yield f"{cage.address}: {'differs' if lines else _equal(engines)}"
         yield from lines
         if lines:
             wrong.append(cage.address)
@@ -83,6 +116,12 @@ def check(start: Path, words: Sequence[str], scratch: Path, how: How) -> Iterato
             f"not reproducible, or not as locked: {', '.join(wrong)}",
             hint="the lines above say what moved; if it is meant, renew the lock: invoke lock",
         )
+
+
+def _equal(engines: Sequence[str]) -> str:
+    by = f" by {', '.join(engines)}" if engines else ""
+    times = "twice" if len(engines) <= 2 else f"{len(engines)} times"
+    return f"equal {times}{by}, and as in the lock"
 
 
 def _known(session: Session, chosen: Sequence[Cage], how: How) -> list[Step]:
@@ -116,11 +155,12 @@ def _build(
         env={
             **conditions.environment,
             "CAGEBUILD_STORE": str(store),
+            "CAGEBUILD_ENGINE_CACHE": "off",
         },
     )
     if status != 0:
         raise BuildFailedError(
-            f"the build under the conditions '{conditions.folder}' failed",
+            f"{conditions.name} failed",
             hint="its own error stands above",
         )
     return root_copy
@@ -147,17 +187,19 @@ def _copy(root: Path, copy: Path) -> Path:
     return copy / root.relative_to(top)
 
 
-def _between(first: Mapping[str, Path], second: Mapping[str, Path]) -> list[str]:
-    """What differs between the two builds."""
+def _between(
+    first: Mapping[str, Path], first_name: str, second: Mapping[str, Path], second_name: str
+) -> list[str]:
+    """What differs between two builds."""
     if Digest.of_file(first[EIF]) == Digest.of_file(second[EIF]):
         return []
     found = explain.explain(
-        _named("the first build", first[MANIFEST]), _named("the second build", second[MANIFEST])
+        _named(first_name, first[MANIFEST]), _named(second_name, second[MANIFEST])
     )
     if not found:
         # Signatures are made with fresh randomness; nothing of them is measured.
         return []
-    return ["the two builds differ:", *render(found).splitlines()]
+    return [f"{first_name} and {second_name} differ:", *render(found).splitlines()]
 
 
 def _named(name: str, manifest: Path) -> explain.Subject:

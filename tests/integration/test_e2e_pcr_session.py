@@ -121,7 +121,7 @@ def test_a_build_that_is_not_reproducible_is_caught(repo: Repo) -> None:
     )
     repo.commit()
     failed = pcr(repo, "//services/pay", code=1)
-    assert "//services/pay: differs\nthe two builds differ:" in failed.out
+    assert "//services/pay: differs\nthe first build and the second build differ:" in failed.out
     assert "rootfs/srv/limits.json" in failed.out
 
 
