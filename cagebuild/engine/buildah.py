@@ -7,64 +7,40 @@ an OCI image made by buildah has no HEALTHCHECK.
 
 from __future__ import annotations
 
-import os
-import resource
-import secrets
 import shutil
 import tempfile
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from cagebuild import process
 from cagebuild.dockerfile import parse, stages
 from cagebuild.engine import buildahgaps, probe
+from cagebuild.engine.buildahroom import Program, Room, Way, room, secret_files
 from cagebuild.engine.buildahwords import (
-    POLICY,
     Progress,
     Version,
     buildah_in,
     cache_repository,
-    containers_conf,
-    registries_conf,
     version_of,
 )
 from cagebuild.engine.job import FailedInstructionError
-from cagebuild.engine.seclusion import Seclusion, has_subids, seclusions
-from cagebuild.errors import ResolveError, ToolFailedError, ToolMissingError, UnsupportedError
+from cagebuild.engine.seclusion import has_subids, seclusions
+from cagebuild.errors import ResolveError, ToolFailedError, UnsupportedError
 from cagebuild.image.platform import OCI_ARCHITECTURE
 from cagebuild.image.reference import Reference
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
-    from cagebuild.dockerfile.model import Dockerfile, ImageUse
+    from cagebuild.dockerfile.model import Dockerfile, ImageUse, Stage
     from cagebuild.engine.job import EngineJob
-
-Program = Literal["buildah", "podman"]
 
 OLDEST: Version = (1, 28)
 _QUESTION = 20
 """Seconds that a program has to say its version."""
-_MEMORY = Path("/dev/shm")  # noqa: S108 (a folder below it is this user's alone)
-_CGROUPS = Path("/sys/fs/cgroup")
-_PASSED_ON = ("REGISTRY_AUTH_FILE", "XDG_RUNTIME_DIR", "CONTAINERS_HELPER_BINARY_DIR")
-"""Where credentials are, and programs that buildah starts."""
-_MOST_FILES, _MOST_PROCESSES = 1 << 16, 1 << 15
+_RUNTIMES = ("crun", "runc")
+_LAST_LINES = 20
 _FULL = "no space left on device"
-_FULL_HINT = "make room: a build needs some times the size of its image in the temporary folder"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Way:
-    """How RUN works on this machine."""
-
-    seclusion: Seclusion
-    driver: Literal["overlay", "vfs"]
-    isolation: Literal["oci", "rootless", "chroot"]
-    runtime: str | None
-    """An OCI runtime; ``chroot`` has none."""
 
 
 class Buildah:
@@ -102,45 +78,39 @@ class Buildah:
             *(("--cache-from", cache_repository(c, "cache-from")) for c in job.cache_from),
             *(("--cache-to", cache_repository(c, "cache-to")) for c in job.cache_to),
         ]
-        hosts = {
-            Reference.parse(name).registry
-            for name in (*(image.reference for image in images), *(c for _, c in caches))
-        }
-        with _Room(job.scratch / "buildah", hosts) as room:
-            way = self._way(room, network=job.network, say=job.say)
-            work = _Work(self._program, room, way)
-            if way.isolation == "chroot" and not job.network:
-                _refuse_network(needed, caches)
+        names = [*(image.reference for image in images), *(name for _, name in caches)]
+        hosts = {Reference.parse(name).registry for name in names}
+        way = self._way(job.scratch, network=job.network, say=job.say)
+        if way.shares_network and not job.network:
+            _refuse_network(needed, bool(caches))
+        with room(job.scratch, self._program, way, hosts) as made:
             for image in images:
                 if image.keyword != "syntax":
-                    work.pull(image, job)
-            with _secret_files(job) as words:
-                options = [word for pair in caches for word in pair]
-                identity = work.build(dockerfile, job, [*options, *words])
+                    _pull(made, image, job)
+            with secret_files(job.secrets, job.scratch) as words:
+                words += [word for pair in caches for word in pair]
+                identity = _build(made, dockerfile, job, words)
             archive = job.scratch / "image.tar"
-            work.must(job, ["push", "--quiet", identity, f"docker-archive:{archive}"])
+            _must(
+                made, ["push", "--quiet", *made.policy, identity, f"docker-archive:{archive}"], job
+            )
         return archive
 
     def _look(self) -> str:
         if shutil.which(self._program) is None:
-            return "there is no program 'buildah' or 'podman' (Debian, Fedora: package buildah)"
+            return "there is no program 'buildah' or 'podman' (the package is called buildah)"
         if shutil.which("unshare") is None:
-            return "it needs Linux and the program 'unshare' (package util-linux)"
+            return "it needs Linux and the program 'unshare' (the package util-linux)"
         try:
-            version = self._buildah_version()
+            if self._buildah_version() < OLDEST:
+                return (
+                    f"{self.describe()} is too old: buildah {OLDEST[0]}.{OLDEST[1]} or podman 4.3"
+                    " is the oldest that will do"
+                )
+            with tempfile.TemporaryDirectory(prefix="cagebuild-") as scratch:
+                self._way(Path(scratch), network=False, say=lambda _: None)
         except ToolFailedError as error:
-            return error.message
-        if version < OLDEST:
-            return (
-                f"{self.describe()} is too old; it has to be buildah {OLDEST[0]}.{OLDEST[1]} or"
-                " podman 4.3, or newer"
-            )
-        try:
-            with tempfile.TemporaryDirectory(prefix="cagebuild-") as folder:
-                with _Room(Path(folder) / "buildah", ()) as room:
-                    self._way(room, network=False, say=lambda _: None)
-        except ToolFailedError as error:
-            return error.message + (f" ({error.hint})" if error.hint else "")
+            return error.message + (f"; {error.hint}" if error.hint else "")
         return ""
 
     def _version(self) -> Version:
@@ -154,23 +124,149 @@ class Buildah:
         version = self._version()
         return version if self._program == "buildah" else buildah_in(version)
 
-    def _way(self, room: _Room, *, network: bool, say: Callable[[str], None]) -> Way:
+    def _way(self, scratch: Path, *, network: bool, say: Callable[[str], None]) -> Way:
         """The first way in which a RUN works, tried with a program of some hundred bytes."""
-        said: list[str] = []
-        for number, way in enumerate(_ways()):
-            work = _Work(self._program, room.inner(f"probe-{number}"), way)
-            folder = room.path / f"probe-{number}" / "files"
-            if not probe.write(folder):
-                return way
-            words = [
-                *("--network", "none") if way.isolation != "chroot" else (),
-                *("--quiet", "--file", str(folder / "Dockerfile"), str(folder / "context")),
-            ]
-            lines: list[str] = []
-            if work.run(["build", *way.words(), *words], _Listener(lines, say), network=False) == 0:
-                return way
-            said.append(_reason(lines))
+        reasons: list[str] = []
+        for way in ways():
+            with room(scratch, self._program, way) as made:
+                listener = _Listener(say)
+                files = made.path / "probe"
+                words = ["build", *made.policy, *made.build_words(network=network), "--quiet"]
+                words += ["--file", str(files / "Dockerfile"), str(files / "context")]
+                if not probe.write(files) or made.run(words, listener, network=network) == 0:
+                    return way
+                reasons.append(listener.reason())
         # The best way's own reason: that of a makeshift tells little.
         raise ToolFailedError(
-            f"{self._program} cannot run anything here: {said[0]}", hint=_remedy(said)
+            f"{self._program} can run nothing here: {reasons[0]}", hint=_remedy(reasons[0])
         )
+
+
+def ways() -> Iterator[Way]:
+    """The ways in which RUN may work, the best first.
+
+    An OCI runtime comes first: ``chroot`` keeps RUN from less of the machine.
+    """
+    runtimes = [runtime for runtime in _RUNTIMES if shutil.which(runtime)]
+    drivers: tuple[Literal["overlay", "vfs"], ...] = ("overlay", "vfs")
+    for seclusion in seclusions():
+        isolation: Literal["oci", "rootless"] = "rootless" if seclusion.rootless else "oci"
+        for driver in drivers:
+            for runtime in runtimes if seclusion.processes else ():
+                yield Way(seclusion=seclusion, driver=driver, isolation=isolation, runtime=runtime)
+            yield Way(seclusion=seclusion, driver=driver, isolation="chroot", runtime=None)
+
+
+class _Listener:
+    """Keeps the last lines, and lets the job's ``say`` end it all."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self._say = say
+        self.lines: list[str] = []
+
+    def __call__(self, line: str) -> None:
+        if line:
+            self.lines = [*self.lines[1 - _LAST_LINES :], line]
+        self._say("")
+
+    def reason(self) -> str:
+        """What was said last, and is no log line of another matter."""
+        errors = [line for line in self.lines if line.startswith("Error: ")]
+        return (errors or self.lines or ["it says nothing"])[-1].removeprefix("Error: ")
+
+
+def _pull(made: Room, image: ImageUse, job: EngineJob) -> None:
+    platform = image.platform or f"linux/{OCI_ARCHITECTURE[job.architecture]}"
+    os_name, _, rest = platform.partition("/")
+    machine, _, variant = rest.partition("/")
+    words = ["pull", "--quiet", *made.policy, "--os", os_name, "--arch", machine]
+    if variant:
+        words += ["--variant", variant]
+    job.say(f"pulling {image.reference}")
+    listener = _Listener(job.say)
+    if made.run([*words, image.reference], listener) != 0:
+        reason = listener.reason()
+        _check_space(listener.lines)
+        raise ResolveError(
+            f"{job.dockerfile.name}:{image.line}: {image.keyword} {image.reference} cannot be had:"
+            f" {reason}",
+            hint="see that the registry has this digest, and that you may read it",
+        )
+
+
+def _build(made: Room, dockerfile: Dockerfile, job: EngineJob, more: list[str]) -> str:
+    """Run the build; the id of the image."""
+    identity = made.path / "image-id"
+    ignore = made.path / "config/ignore"
+    ignore.touch()
+    words = [
+        *("build", "--layers", "--format", "docker", "--pull=never", *made.policy),
+        *made.build_words(network=job.network),
+        *("--platform", f"linux/{OCI_ARCHITECTURE[job.architecture]}"),
+        # The context was chosen already.
+        *("--ignorefile", str(ignore), "--iidfile", str(identity)),
+        *("--file", str(job.dockerfile.absolute()), "--target", job.target, *more),
+        *(() if job.use_cache else ("--no-cache",)),
+    ]
+    for name, value in job.args.items():
+        words += ["--build-arg", f"{name}={value}"]
+    progress = Progress(dockerfile, job.say)
+    status = made.run([*words, str(job.context.absolute())], progress.line, network=job.network)
+    if status == 0:
+        return identity.read_text().strip()
+    _check_space(progress.last)
+    if progress.failed:
+        found = progress.instruction
+        raise FailedInstructionError(
+            line=found.line if found else None, instruction=progress.step, said=progress.last
+        )
+    raise ToolFailedError("\n  ".join([f"exit status {status} from buildah", *progress.last]))
+
+
+def _must(made: Room, words: list[str], job: EngineJob) -> None:
+    listener = _Listener(job.say)
+    status = made.run(words, listener)
+    if status != 0:
+        _check_space(listener.lines)
+        raise ToolFailedError(
+            "\n  ".join([f"exit status {status} from: {made.program} {words[0]}", *listener.lines])
+        )
+
+
+def _check_space(said: Iterable[str]) -> None:
+    if any(_FULL in line for line in said):
+        raise ToolFailedError(
+            "there is no space left for the build",
+            hint="make room in the temporary folder: a build takes a few times its image's size",
+        )
+
+
+def _remedy(reason: str) -> str:
+    if "netavark" in reason:
+        return "install the package netavark, or say where it is with CONTAINERS_HELPER_BINARY_DIR"
+    if not seclusions()[0].rootless:
+        return ""
+    if not has_subids():
+        return (
+            "as a user it needs newuidmap (the package uidmap) and a line for you in /etc/subuid"
+            " and /etc/subgid: usermod --add-subuids 100000-165535 --add-subgids 100000-165535 USER"
+        )
+    return "as a user it needs namespaces for users: see sysctl user.max_user_namespaces"
+
+
+def _refuse_network(needed: tuple[Stage, ...], caches: bool) -> None:
+    """What buildah cannot do itself when it has to be without network for RUN to have none."""
+    remedy = 'install the package runc or crun, or build with engine = "buildkit"'
+    if caches:
+        raise UnsupportedError(
+            "buildah cannot reach a cache while RUN is without network, as there is no OCI runtime",
+            hint=remedy,
+        )
+    for stage in needed:
+        for instruction in stage.instructions:
+            if instruction.keyword == "ADD" and any("://" in word for word in instruction.words):
+                raise UnsupportedError(
+                    f"line {instruction.line}: buildah cannot fetch what ADD names while RUN is"
+                    " without network, as there is no OCI runtime",
+                    hint=remedy,
+                )

@@ -49,7 +49,7 @@ def buildah_in(podman: Version) -> Version:
 
 def registries_conf(hosts: Iterable[str]) -> str:
     """registries.conf(5): plain http for registries on loopback, as Docker allows it, alone."""
-    text = "unqualified-search-registries = []\nshort-name-mode = \"disabled\"\n"
+    text = 'unqualified-search-registries = []\nshort-name-mode = "disabled"\n'
     for host in sorted(set(hosts)):
         if is_loopback(host):
             text += f"\n[[registry]]\nlocation = {json.dumps(host)}\ninsecure = true\n"
@@ -63,6 +63,12 @@ def containers_conf(networks: Path) -> str:
         f"[network]\nnetwork_config_dir = {json.dumps(str(networks))}\n\n"
         '[engine]\ncgroup_manager = "cgroupfs"\nevents_logger = "none"\n'
     )
+
+
+def storage_conf(folder: Path, driver: str) -> str:
+    """storage.conf(5): nothing shared with the user's images."""
+    root, run = json.dumps(str(folder / "root")), json.dumps(str(folder / "run"))
+    return f'[storage]\ndriver = "{driver}"\ngraphroot = {root}\nrunroot = {run}\n'
 
 
 def is_loopback(registry: str) -> bool:

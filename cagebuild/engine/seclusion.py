@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import pwd
 import shutil
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -83,10 +84,8 @@ def has_subids() -> bool:
 
 def _lends(file: Path) -> bool:
     names = {str(os.getuid())}
-    try:
+    with suppress(KeyError):
         names.add(pwd.getpwuid(os.getuid()).pw_name)
-    except KeyError:
-        pass
     try:
         lines = file.read_text().splitlines()
     except OSError:
