@@ -10,16 +10,19 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import select
 import shlex
 import shutil
 import signal
 import subprocess
+import time
 from typing import TYPE_CHECKING, BinaryIO
 
 from cagebuild.errors import ToolFailedError, ToolMissingError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from io import FileIO
     from pathlib import Path
 
 _LAST_LINES = 20
@@ -139,6 +142,77 @@ def watch(
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
+
+
+def follow(
+    argv: Sequence[str],
+    *,
+    say: Callable[[str], None],
+    cwd: Path | None = None,
+    env: Mapping[str, str] | None = None,
+) -> int:
+    """Run a long program, tell each line that it says as it comes, and return its exit status.
+
+    ``say`` gets standard output and standard error, without line ends, a line of more than 64 KiB
+    in pieces; an empty line at least twice a second when there is nothing new. What it raises ends
+    the program and all of its process group, and is passed on. The program has a bare environment
+    (PATH, HOME, LC_ALL=C) with ``env`` added, and a session of its own. Raises ToolMissingError.
+    """
+    reading, writing = os.pipe()
+    with os.fdopen(reading, "rb", buffering=0) as pipe:
+        try:
+            process = subprocess.Popen(
+                list(argv),
+                cwd=cwd,
+                env={**_bare_environment(), **(env or {})},
+                stdin=subprocess.DEVNULL,
+                stdout=writing,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        except FileNotFoundError as error:
+            raise ToolMissingError(f"the program '{argv[0]}' is not on this machine") from error
+        finally:
+            os.close(writing)
+        try:
+            _tell(process.pid, pipe, say)
+            while not _has_ended(process.pid):
+                say("")
+                time.sleep(_LOOK_AGAIN)
+        finally:
+            # Also when the program itself has ended: what it started shall not live on. It isn't
+            # waited for before, so that its number can be no other group's.
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        return process.returncode
+
+
+def _tell(pid: int, pipe: FileIO, say: Callable[[str], None]) -> None:
+    """Read until the end of the pipe, or until the program has ended and the pipe is empty."""
+    rest = b""
+    while True:
+        ready, _, _ = select.select([pipe], [], [], _LOOK_AGAIN)
+        if not ready:
+            if _has_ended(pid):
+                break
+            say("")
+            continue
+        data = pipe.read(_TAIL)
+        if not data:
+            break
+        *lines, rest = (rest + data).split(b"\n")
+        if len(rest) >= _TAIL:
+            lines, rest = [*lines, rest], b""
+        for line in lines:
+            say(line.decode(errors="replace").rstrip("\r"))
+    if rest:
+        say(rest.decode(errors="replace").rstrip("\r"))
+
+
+def _has_ended(pid: int) -> bool:
+    """Whether a child has ended; it stays to be waited for."""
+    return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
 
 def last_lines(log: BinaryIO, count: int = _LAST_LINES) -> list[str]:

@@ -1,0 +1,176 @@
+"""A folder for one build of buildah's: storage, configuration and temporary files of its own."""
+
+from __future__ import annotations
+
+import os
+import resource
+import shutil
+import tempfile
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from cagebuild import process
+from cagebuild.engine.buildahwords import POLICY, containers_conf, registries_conf, storage_conf
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+    from cagebuild.engine.job import Secret
+    from cagebuild.engine.seclusion import Seclusion
+
+Program = Literal["buildah", "podman"]
+
+_MEMORY = Path("/dev/shm")  # noqa: S108 (a folder below it is this user's alone)
+_CGROUPS = Path("/sys/fs/cgroup")
+_PASSED_ON = ("REGISTRY_AUTH_FILE", "XDG_RUNTIME_DIR", "CONTAINERS_HELPER_BINARY_DIR")
+"""Where the user's credentials are, and programs that buildah starts."""
+_MOST_FILES, _MOST_PROCESSES = 1 << 16, 1 << 15
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Way:
+    """How RUN works on a machine."""
+
+    seclusion: Seclusion
+    driver: Literal["overlay", "vfs"]
+    isolation: Literal["oci", "rootless", "chroot"]
+    runtime: str | None
+    """An OCI runtime; ``chroot`` has none."""
+
+    @property
+    def shares_network(self) -> bool:
+        """Whether RUN has the network that buildah itself has: then both have none, or both."""
+        return self.isolation == "chroot"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Room:
+    """Where one build has everything."""
+
+    path: Path
+    program: Program
+    way: Way
+
+    def run(self, words: Sequence[str], say: Callable[[str], None], *, network: bool = True) -> int:
+        """Run a command of buildah's; see ``process.follow``. ``network`` is that of RUN.
+
+        Without it, and where RUN shares buildah's own, buildah has none either.
+        """
+        podman = ("--tmpdir", str(self.path / "podman")) if self.program == "podman" else ()
+        argv = (
+            *(self.program, "--root", str(self.path / "root")),
+            *("--runroot", str(self.path / "run"), "--storage-driver", self.way.driver),
+            *podman,
+            *words,
+        )
+        alone = not network and self.way.shares_network
+        return process.follow(
+            self.way.seclusion.around(argv, network=not alone),
+            say=say,
+            cwd=self.path,
+            env=self._environment(),
+        )
+
+    def build_words(self, *, network: bool) -> tuple[str, ...]:
+        """The options of ``build`` that say how RUN works."""
+        words = ["--isolation", self.way.isolation, "--http-proxy=false"]
+        if self.way.runtime:
+            words += ["--runtime", self.way.runtime]
+        if not self.way.shares_network:
+            words += ["--network", "host" if network else "none"]
+        if self.way.isolation == "oci" and not self.way.seclusion.rootless:
+            words += ["--cgroup-parent", f"/{self._cgroup}"]
+        # By default limits are raised, which not every machine lets them do.
+        for name, kind, most in (
+            ("nofile", resource.RLIMIT_NOFILE, _MOST_FILES),
+            ("nproc", resource.RLIMIT_NPROC, _MOST_PROCESSES),
+        ):
+            hard = resource.getrlimit(kind)[1]
+            limit = most if hard == resource.RLIM_INFINITY else min(most, hard)
+            words += ["--ulimit", f"{name}={limit}:{limit}"]
+        return tuple(words)
+
+    @property
+    def _cgroup(self) -> str:
+        return f"cagebuild-{self.path.name}"
+
+    def _environment(self) -> dict[str, str]:
+        config = self.path / "config"
+        kept = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
+        docker = Path(os.environ.get("DOCKER_CONFIG", "")) / "config.json"
+        if "DOCKER_CONFIG" in os.environ and docker.is_file():
+            kept.setdefault("REGISTRY_AUTH_FILE", str(docker))
+        return {
+            **process.network_settings(),
+            **kept,
+            **self.way.seclusion.environment(),
+            "TMPDIR": str(self.path / "tmp"),
+            "XDG_CACHE_HOME": str(self.path / "xdg"),
+            "XDG_DATA_HOME": str(self.path / "xdg"),
+            "CONTAINERS_CONF": str(config / "containers.conf"),
+            "CONTAINERS_REGISTRIES_CONF": str(config / "registries.conf"),
+            "CONTAINERS_STORAGE_CONF": str(config / "storage.conf"),
+        }
+
+    @property
+    def policy(self) -> tuple[str, ...]:
+        """The option of pull, push and build."""
+        return ("--signature-policy", str(self.path / "config/policy.json"))
+
+
+@contextmanager
+def room(scratch: Path, program: Program, way: Way, hosts: Iterable[str] = ()) -> Iterator[Room]:
+    """Make a room in a folder; ``hosts`` are the registries that may be asked.
+
+    Everything is removed at the end, what belongs to lent ids and empty control groups too.
+    """
+    path = Path(tempfile.mkdtemp(prefix="buildah-", dir=scratch))
+    made = Room(path=path, program=program, way=way)
+    try:
+        for name in ("config", "tmp", "xdg", "networks"):
+            (path / name).mkdir()
+        config = path / "config"
+        (config / "policy.json").write_text(POLICY)
+        (config / "registries.conf").write_text(registries_conf(hosts))
+        (config / "containers.conf").write_text(containers_conf(path / "networks"))
+        (config / "storage.conf").write_text(storage_conf(path, way.driver))
+        yield made
+    finally:
+        _remove(made)
+
+
+def _remove(made: Room) -> None:
+    """Also while something fails or is stopped: so it isn't watched."""
+    if made.way.seclusion.rootless:
+        argv = made.way.seclusion.as_owner(("rm", "-rf", "--", str(made.path)))
+        process.follow(argv, say=lambda _: None)
+    shutil.rmtree(made.path, ignore_errors=True)
+    name = f"cagebuild-{made.path.name}"
+    for folder in (_CGROUPS / name, *_CGROUPS.glob(f"*/{name}")):
+        # Deepest first; the kernel's own files in them are no hindrance.
+        for group in [*sorted(folder.rglob("*/"), reverse=True), folder]:
+            with suppress(OSError):
+                group.rmdir()
+
+
+@contextmanager
+def secret_files(given: Sequence[Secret], scratch: Path) -> Iterator[list[str]]:
+    """Files with the secrets, in memory where there is such a place; the options that name them."""
+    if not given:
+        yield []
+        return
+    place = _MEMORY if os.access(_MEMORY, os.W_OK | os.X_OK) else scratch
+    folder = Path(tempfile.mkdtemp(prefix="cagebuild-", dir=place))
+    try:
+        words = []
+        for number, secret in enumerate(given):
+            file = folder / str(number)
+            handle = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with os.fdopen(handle, "wb") as out:
+                out.write(secret.value)
+            words += ["--secret", f"id={secret.id},src={file}"]
+        yield words
+    finally:
+        shutil.rmtree(folder)
