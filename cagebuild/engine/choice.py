@@ -4,22 +4,29 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from cagebuild.engine.buildah import Buildah
-from cagebuild.engine.buildkit import BuildKit
-from cagebuild.engine.kaniko import Kaniko
 from cagebuild.errors import ToolMissingError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from cagebuild.engine.job import Engine
 
-KINDS: Final[dict[str, Callable[[str | None], Engine]]] = {
-    "buildkit": lambda _: BuildKit(),
-    "buildah": lambda _: Buildah(),
-    "kaniko": Kaniko,
-}
-"""How each is made, given the image of kaniko's executor."""
+def make(name: str, kaniko: str | None) -> Engine:
+    """The engine of that name; ``kaniko`` is the image of that engine's executor."""
+    match name:
+        case "buildkit":
+            from cagebuild.engine.buildkit import BuildKit
+
+            return BuildKit()
+        case "buildah":
+            from cagebuild.engine.buildah import Buildah
+
+            return Buildah()
+        case "kaniko":
+            from cagebuild.engine.kaniko import Kaniko
+
+            return Kaniko(kaniko)
+        case _:
+            raise ValueError(name)
+
 
 AUTO: Final = ("buildkit", "buildah")
 """What ``auto`` tries, in that order."""
@@ -32,7 +39,7 @@ def choose(wanted: str, kaniko: str | None, *, needed_for: str) -> Engine:
     """
     reasons = []
     for name in AUTO if wanted == "auto" else (wanted,):
-        engine = KINDS[name](kaniko)
+        engine = make(name, kaniko)
         reason = engine.unavailable
         if not reason:
             return engine
@@ -41,3 +48,8 @@ def choose(wanted: str, kaniko: str | None, *, needed_for: str) -> Engine:
         "\n".join([f"{needed_for} needs an engine for Dockerfiles:", *reasons]),
         hint="have Docker with buildx, or buildah (Debian, Ubuntu: apt-get install buildah)",
     )
+
+
+def available() -> list[str]:
+    """Those of ``AUTO`` that can be used on this machine."""
+    return [name for name in AUTO if not make(name, None).unavailable]

@@ -1,0 +1,85 @@
+"""Base images that tests build Dockerfiles on, in a real registry on loopback."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cagebuild.image.manifest import OCI_MANIFEST
+from tests.support.images import Files
+from tests.support.registry import Pusher, docker_registry
+from tests.support.tars import archive, directory, regular, symlink
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.support.registry import RunningRegistry
+
+BUSYBOX = Path("/bin/busybox")
+"""Debian's busybox-static."""
+APPLETS = (
+    "sh ash cat chmod chown cp cut date echo env find grep head hostname id ln ls mkdir mktemp mv"
+    " printf pwd rm rmdir sed sleep sort stat tail tar test touch tr true false umask uname wc wget"
+    " ip"
+)
+PASSWD = b"root:x:0:0:root:/root:/bin/sh\napp:x:1000:1001:app:/home/app:/sbin/nologin\n"
+GROUP = b"root:x:0:\napp:x:1001:\nstaff:x:50:app\n"
+CONFIG: dict[str, Any] = {
+    "Env": ["PATH=/usr/local/bin:/bin", "FROM_BASE=yes"],
+    "Cmd": ["/bin/sh", "-c", "echo base"],
+    "WorkingDir": "/work",
+    "User": "app",
+    "ExposedPorts": {"9090/tcp": {}},
+    "Labels": {"made-for": "tests"},
+    "StopSignal": "SIGINT",
+}
+
+
+def busybox_layer() -> bytes:
+    """A root filesystem with a shell and two users."""
+    return archive(
+        *(directory(name) for name in ("bin/", "etc/", "home/", "root/", "work/")),
+        directory("home/app/", uid=1000, gid=1001),
+        directory("tmp/", mode=0o1777),
+        regular("bin/busybox", BUSYBOX.read_bytes(), mode=0o755),
+        *(symlink(f"bin/{name}", "busybox") for name in APPLETS.split()),
+        regular("etc/passwd", PASSWD),
+        regular("etc/group", GROUP),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bases:
+    """A registry with base images in it."""
+
+    registry: RunningRegistry
+
+    def named(self, name: str) -> str:
+        """``127.0.0.1:port/base/NAME:1``"""
+        return f"{self.registry.host}/base/{name}:1"
+
+    def push(self, name: str, *layers: bytes, config: dict[str, Any]) -> str:
+        """Put an image of those layers into the registry; its digest."""
+        files = Files()
+        manifest = files.image(*layers, config=config)
+        pusher = Pusher(self.registry, f"base/{name}")
+        data = {f"sha256:{path[-64:]}": blob for path, blob in files.files.items()}
+        for digest, blob in data.items():
+            if digest != manifest["digest"]:
+                pusher.blob(blob)
+        pusher.manifest("1", data[manifest["digest"]], OCI_MANIFEST)
+        pusher.close()
+        digest: str = manifest["digest"]
+        return digest
+
+
+@contextmanager
+def bases(folder: Path) -> Iterator[Bases]:
+    """A registry with ``busybox``, which has a shell, and ``files``, which has none."""
+    with docker_registry(folder) as registry:
+        made = Bases(registry=registry)
+        made.push("busybox", busybox_layer(), config=CONFIG)
+        made.push("files", archive(regular("from/files", b"of an image\n")), config={})
+        yield made
