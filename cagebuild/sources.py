@@ -8,7 +8,7 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from cagebuild.config.model import AppFiles, DockerfileBase
-from cagebuild.dockerfile.ignore import Ignore, applies
+from cagebuild.dockerfile.ignore import Ignore, candidates
 from cagebuild.errors import SourceError
 from cagebuild.workspace import git_is_used, tracked_files
 
@@ -146,10 +146,9 @@ def _context(
     """The context as .dockerignore leaves it, and what is missing or untracked in it."""
     base = _dockerfile(cage)
     data = _read(cage, "base.dockerfile", base.path)
-    ignore_file = applies(base.path, base.context)
-    ignore = Ignore.parse(
-        _read(cage, "the context's ignore file", ignore_file) if ignore_file else b""
-    )
+    ignore_file = next((f for f in candidates(base.path, base.context) if f.is_file()), None)
+    rules = _read(cage, "the context's ignore file", ignore_file) if ignore_file else b""
+    ignore = Ignore.parse(rules, ignore_file or base.context)
     # Without git nothing else keeps what was built out of what is built from.
     results = None if git_is_used(workspace) else workspace.root / "dist"
 

@@ -370,14 +370,12 @@ def stage(
     explain: bool = False,
 ) -> None:
     """Print a cage's image as a Dockerfile, or write it with all that it copies."""
-    import sys
-
     from cagebuild.stage import write
 
     session = _session()
     chosen = session.cages(words)
     if not output:
-        sys.stdout.buffer.write(write.dockerfile(session, chosen))
+        print(write.dockerfile(session, chosen).decode("utf-8", "surrogateescape"), end="")
         return
     command = write.write(session, chosen, _how(jobs, keep_going, verbose, explain), Path(output))
     print(f"{output}\n  by hand: cd {shlex.quote(output)} && {command}")

@@ -18,8 +18,11 @@ if TYPE_CHECKING:
     from cagebuild.dockerfile.model import Dockerfile, Instruction
     from cagebuild.image.config import ImageConfig
 
-_NO_OPERATION: Final = re.compile(r"(/bin/sh -c )?#\(nop\)\s*")
-_INSTRUCTION: Final = re.compile(r"(RUN|COPY|ADD|WORKDIR)\s", re.ASCII)
+_NO_OPERATION: Final = re.compile(r"^(/bin/sh -c )?#\(nop\)\s*")
+_INSTRUCTION: Final = re.compile(
+    "(ADD|ARG|CMD|COPY|ENTRYPOINT|ENV|EXPOSE|HEALTHCHECK|LABEL|MAINTAINER|ONBUILD|RUN|SHELL"
+    r"|STOPSIGNAL|USER|VOLUME|WORKDIR)\s"
+)
 
 
 def layer_origins(config: ImageConfig, params: Mapping[str, Any]) -> list[str]:
@@ -68,9 +71,9 @@ def _after_base(entries: Sequence[tuple[str, bool]], layers: int) -> Iterator[tu
 
 def _next(waiting: list[Instruction], made_by: str) -> Instruction | None:
     """Take the next instruction of the kind that the history speaks of, and all before it."""
-    text, is_marked = _NO_OPERATION.subn("", made_by, count=1)
-    match = _INSTRUCTION.match(text)
-    keyword = match[1] if match else None if is_marked else "RUN"
+    match = _INSTRUCTION.match(_NO_OPERATION.sub("", made_by))
+    # What names none is what a RUN runs.
+    keyword = match[1] if match else "RUN"
     for place, instruction in enumerate(waiting):
         if instruction.keyword == keyword:
             del waiting[: place + 1]

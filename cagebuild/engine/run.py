@@ -98,11 +98,16 @@ def build(
     unpacked.mkdir()
     image = open_image(archive, architecture=job.architecture, scratch=unpacked)
     origins = layer_origins(image.config, params)
+    of_base = leftovers.Seen()
     root = flatten(
-        Layer(region=blob.open(unpacked), name=blob.name, origin=origin)
-        for blob, origin in zip(image.layers, origins, strict=True)
+        Layer(
+            region=blob.open(unpacked),
+            name=blob.name,
+            origin=of_base.watching(origin) if number < len(params["base_layers"]) else origin,
+        )
+        for number, (blob, origin) in enumerate(zip(image.layers, origins, strict=True))
     )
-    leftovers.remove(root)
+    leftovers.remove(root, of_base)
     config = _plain(image.config)
     secrets.refuse_in(root, config)
     set_times(root, epoch)

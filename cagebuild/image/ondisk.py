@@ -57,6 +57,7 @@ def _write(path: bytes, node: Node) -> None:
             with open(path, "xb") as stream:
                 for data in node.read():
                     stream.write(data)
+                stream.flush()  # a write after this would change the time again
                 os.fchmod(stream.fileno(), node.mode & 0o1777)
                 os.utime(stream.fileno(), (node.mtime, node.mtime))
         case Kind.SYMLINK:

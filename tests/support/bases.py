@@ -63,7 +63,8 @@ class Bases:
     def push(self, name: str, *layers: bytes, config: dict[str, Any]) -> str:
         """Put an image of those layers into the registry; its digest."""
         files = Files()
-        manifest = files.image(*layers, config=config)
+        history = [{"created_by": f"layer {number}"} for number in range(len(layers))]
+        manifest = files.image(*layers, config=config, history=history)
         pusher = Pusher(self.registry, f"base/{name}")
         data = {f"sha256:{path[-64:]}": blob for path, blob in files.files.items()}
         for digest, blob in data.items():

@@ -47,6 +47,7 @@ class Files:
         media_type: str = LAYER,
         stored: list[bytes] | None = None,
         config: Json | None = None,
+        history: list[Json] | None = None,
     ) -> Json:
         """Add an image of uncompressed layers, stored as they are or as given; its descriptor."""
         document = {
@@ -54,6 +55,7 @@ class Files:
             "os": "linux",
             "config": config or {},
             "rootfs": {"type": "layers", "diff_ids": [sha256(layer) for layer in layers]},
+            **({"history": history} if history else {}),
         }
         manifest = {
             "schemaVersion": 2,
