@@ -6,6 +6,9 @@ import signal
 
 from hypothesis import HealthCheck, settings
 
+# Data, one of it a symlink to its own parent.
+collect_ignore = ["golden", "invalid"]
+
 # How long an example takes says how busy the machine is, not whether the code is right.
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("untimed")

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from cagebuild.digest import Digest
-from cagebuild.errors import ImageError
+from cagebuild.errors import ImageError, UsageError
 from cagebuild.image.config import ImageConfig
 from cagebuild.image.export import ExportFormat, export
 from cagebuild.image.layers import Layer, flatten, set_times
@@ -163,7 +163,7 @@ def test_a_layout_is_replaced_whole(tmp_path: Path) -> None:
 def test_a_folder_that_is_no_layout_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "home").mkdir()
     (tmp_path / "home" / "file").write_bytes(b"precious")
-    with pytest.raises(ImageError, match="no OCI layout"):
+    with pytest.raises(UsageError, match="no OCI layout"):
         _export(tmp_path / "home", "oci")
     assert (tmp_path / "home" / "file").read_bytes() == b"precious"
 
