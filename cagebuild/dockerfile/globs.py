@@ -85,8 +85,11 @@ class Glob:
         """Add what stands at a place of the pattern; the place after it."""
         char = text[at]
         if text.startswith("**", at):
-            at += 2 + text.startswith("/", at + 2)
-            self._any_depth(last=at == len(text))
+            folders = text.startswith("/", at + 2)
+            # moby compares only the ends where a pattern starts with ** and goes on plainly.
+            ends = at == 0 and not folders and not _AFTER_SPECIAL.search(text, 2)
+            at += 2 + folders
+            self._any_depth(anything=ends or at == len(text))
             return at
         if char == "*":
             self._free |= 1 << len(self._accepts)
@@ -104,11 +107,11 @@ class Glob:
             self._add(char.__eq__, _nothing)
         return at + 1
 
-    def _any_depth(self, *, last: bool) -> None:
-        """``**``: anything where it is last, else nothing, or anything that ends with a slash."""
+    def _any_depth(self, *, anything: bool) -> None:
+        """``**``: anything where it is last; else folders, any number of them, or none."""
         state = 1 << len(self._accepts)
         self._free |= state
-        if last:
+        if anything:
             self._add(_nothing, _anything)
         else:
             self._free_two |= state

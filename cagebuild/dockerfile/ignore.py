@@ -112,6 +112,7 @@ def _rule(line: str) -> _Rule | None:
     if len(pattern) > _LONGEST:
         raise InvalidGlobError(f"it is longer than {_LONGEST} characters")
     pattern = posixpath.normpath(re.sub("/+", "/", pattern))
-    if len(pattern) > 1:
-        pattern = pattern.removeprefix("/")
+    pattern = pattern.removeprefix("/").strip(SPACES) or pattern
+    if again and pattern == "/":
+        raise InvalidGlobError("nothing but a / follows the !")
     return _Rule(pattern, again, None if is_plain(pattern) else Glob.parse(pattern))
