@@ -100,19 +100,27 @@ class Ignore:
 
 
 def _rule(line: str) -> _Rule | None:
+    """One line. moby cleans it, and cleans what comes of that again; so ``/!a`` is ``!a``."""
     if line.startswith("#"):
         return None
-    text = line.strip(SPACES)
-    again = text.startswith("!")
-    pattern = text[1:].strip(SPACES) if again else text
-    if not pattern:
-        if again:
-            raise InvalidGlobError("nothing follows the !")
+    text = _clean(_first_cleaning(line.strip(SPACES)).strip(SPACES))
+    if not text:
         return None
+    again = text.startswith("!")
+    pattern = text.removeprefix("!")
+    if not pattern:
+        raise InvalidGlobError("nothing follows the !")
     if len(pattern) > _LONGEST:
         raise InvalidGlobError(f"it is longer than {_LONGEST} characters")
-    pattern = posixpath.normpath(re.sub("/+", "/", pattern))
-    pattern = pattern.removeprefix("/").strip(SPACES) or pattern
-    if again and pattern == "/":
-        raise InvalidGlobError("nothing but a / follows the !")
     return _Rule(pattern, again, None if is_plain(pattern) else Glob.parse(pattern))
+
+
+def _first_cleaning(text: str) -> str:
+    mark = text[: text.startswith("!")]
+    cleaned = _clean(text.removeprefix("!").strip(SPACES))
+    return mark + (cleaned.removeprefix("/") or cleaned)
+
+
+def _clean(path: str) -> str:
+    """As Go's path.Clean, but nothing stays nothing."""
+    return posixpath.normpath(re.sub("/+", "/", path)) if path else ""
