@@ -1,4 +1,4 @@
-"""ADD of archives: known by their first bytes, unpacked with their owners, never out of their place.
+"""ADD of archives: known by their first bytes, unpacked with their owners and in their place.
 
 Source of the rules: moby/go-archive (Untar, Unpack, createTarFile) as BuildKit calls it, in a
 root of its own: symlinks and ``..`` end at the destination.
@@ -177,23 +177,22 @@ class _Unpacked:
 
     def _parent(self, parts: list[bytes], entry: Entry) -> Node:
         """The directory of an entry: 0755 0:0 where the archive has none, whatever --chown says."""
-        place = resolve(self._top, parts)
-        node = node_at(self._top, place)
-        if node is None:
-            if place != tuple(parts):
-                raise self._refused(entry, "it is behind a symlink that leads to nothing")
-            here = self._top
-            for part in parts:
+        place: Parts = ()
+        here = self._top
+        for part in parts:
+            inside = children(here, place)
+            place = resolve(self._top, (*place, part))
+            node = node_at(self._top, place)
+            if node is None:
+                if part in inside:
+                    raise self._refused(entry, "it is behind a symlink that leads to nothing")
                 check_name(part)
-                inside = children(here, ())
-                here = inside.setdefault(
-                    part,
-                    Node(Kind.DIRECTORY, mode=0o755, origin=self._attributes.origin),
-                )
-            node = here
-        if node.kind is not Kind.DIRECTORY:
+                node = Node(Kind.DIRECTORY, mode=0o755, origin=self._attributes.origin)
+                inside[part] = node
+            here = node
+        if here.kind is not Kind.DIRECTORY:
             raise self._refused(entry, f"{shown(b'/'.join(place))} is not a directory")
-        return node
+        return here
 
     def _linked(self, entry: Entry, link: bytes) -> Node:
         parts = components(link)

@@ -17,9 +17,10 @@ from cagebuild.embedded import files
 from cagebuild.embedded.refused import Refused
 from cagebuild.embedded.scope import Scope
 from cagebuild.embedded.settings import SETTINGS
-from cagebuild.embedded.state import PATH, State, empty, of_image, triggers_of
+from cagebuild.embedded.state import State, empty, of_image, triggers_of
 from cagebuild.errors import CageError, ImageError, UnsupportedError
 from cagebuild.image.layers import set_times
+from cagebuild.image.tree import new_root
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -53,7 +54,7 @@ class Built:
     config: ImageConfig
 
 
-def build(  # noqa: PLR0913 - one value each, all by keyword
+def build(
     dockerfile: Dockerfile,
     *,
     target: str | None,
@@ -74,10 +75,11 @@ def build(  # noqa: PLR0913 - one value each, all by keyword
     UnsupportedError for what needs an engine, DockerfileError for mistakes, ImageError for archives
     that are damaged or hostile, and what ``images`` raises.
     """
-    builder = _Builder(dockerfile, context, images, args, architecture, scratch)
+    scope = stages.global_scope(dockerfile, args, architecture, target)
+    builder = _Builder(dockerfile, context, images, args, scope, scratch)
     needed = stages.needed(dockerfile, target, args, architecture)
     for stage in needed:
-        builder.check(stage.instructions)
+        builder.check(stage)
     for stage in needed:
         builder.state(stage)
     state = builder.state(stages.find(dockerfile, target))
@@ -92,78 +94,71 @@ class _Builder:
         context: Node,
         images: Callable[[str], Base],
         args: Mapping[str, str],
-        architecture: Architecture,
+        global_args: Mapping[str, str],
         scratch: Path,
     ) -> None:
         self._dockerfile = dockerfile
         self._context = files.Origin(root=context, context=True)
         self._images = images
         self._args = args
-        self._globals = stages.global_scope(dockerfile, args, architecture)
+        self._globals = global_args
         self._scratch = files.Scratch(folder=scratch)
         self._done: dict[int, State] = {}
         self._read_only: dict[str, Node] = {}
 
-    def check(self, instructions: tuple[Instruction, ...]) -> None:
+    def check(self, stage: Stage) -> None:
         """Refuse RUN before anything is done."""
+        self._check(stages.executed(stage, self._base(stage)))
+
+    def state(self, stage: Stage) -> State:
+        """A stage when all its instructions are done."""
+        done = self._done.get(stage.index)
+        if done is None:
+            done = self._done[stage.index] = self._built(stage)
+        return done
+
+    def _base(self, stage: Stage) -> Stage | str | None:
+        return stages.base_of(self._dockerfile, stage, self._globals)
+
+    def _check(self, instructions: tuple[Instruction, ...]) -> None:
         for instruction in instructions:
             if instruction.keyword == "RUN":
                 raise self._unsupported(
                     instruction.line, "RUN runs a program, which needs an engine", ENGINES_HINT
                 )
 
-    def state(self, stage: Stage) -> State:
-        """A stage when all its instructions are done."""
-        done = self._done.get(stage.index)
-        if done is None:
-            done = self._built(stage)
-            self._done[stage.index] = done
-        return done
-
     def _built(self, stage: Stage) -> State:
-        state, triggers = self._started(stage)
-        self.check(triggers)
-        if not any(text.startswith("PATH=") for text in state.env):
-            state.env.append(PATH)
-        state.scope.set_env(state.env)
-        if state.workdir and not state.workdir.startswith("/"):
-            state.workdir = "/" + state.workdir
-        for instruction in (*triggers, *stage.instructions):
+        base = self._base(stage)
+        scope = Scope(self._dockerfile.escape, {})
+        triggers: tuple[Instruction, ...] = ()
+        if base is None:
+            state = empty(scope)
+        elif isinstance(base, Stage):
+            below = self.state(base)
+            scope.variables |= below.scope.variables
+            state = below.child(scope)
+        else:
+            image = self._images(base)
+            state = of_image(image.root, image.config, scope)
+            triggers = tuple(self._trigger(text, stage) for text in triggers_of(image.config))
+            self._check(triggers)
+        scope.set_env(state.env)
+        for instruction in (*triggers, *stages.executed(stage, base)):
             self._carried_out(stage, state, instruction)
         return state
 
-    def _started(self, stage: Stage) -> tuple[State, tuple[Instruction, ...]]:
-        """A stage before its first instruction, and the triggers that come before that."""
-        escape = self._dockerfile.escape
-        base = stages.base_of(self._dockerfile, stage, self._globals)
-        if base is None:
-            return empty(Scope(escape, {})), ()
-        if isinstance(base, Stage):
-            below = self.state(base)
-            scope = Scope(escape, dict(below.scope.variables))
-            return below.child(scope), tuple(self._moved(each, stage) for each in below.triggers)
-        image = self._images(base)
-        triggers = tuple(self._trigger(text, stage) for text in triggers_of(image.config))
-        return of_image(image.root, image.config, Scope(escape, {})), triggers
-
     def _trigger(self, text: str, stage: Stage) -> Instruction:
-        """An ONBUILD of an image."""
+        """An ONBUILD of an image, which happens where its FROM stands."""
         data = b"FROM scratch\n" + text.encode("utf-8", "surrogateescape")
+        place = stage.from_instruction
         try:
             instructions = parse(data, self._dockerfile.file).stages[0].instructions
         except DockerfileError:
             instructions = ()
         if len(instructions) != 1:
-            line = stage.from_instruction.line
-            raise at_line(
-                self._dockerfile, line, f"ONBUILD of {stage.image} cannot be read: {text}"
-            )
-        return self._moved(instructions[0], stage)
-
-    def _moved(self, trigger: Instruction, stage: Stage) -> Instruction:
-        """A trigger, which happens where the FROM stands."""
-        place = stage.from_instruction
-        return replace(trigger, line=place.line, last_line=place.last_line)
+            what = f"ONBUILD of {stage.image} cannot be read: {text}"
+            raise at_line(self._dockerfile, place.line, what)
+        return replace(instructions[0], line=place.line, last_line=place.last_line)
 
     def _carried_out(self, stage: Stage, state: State, instruction: Instruction) -> None:
         line = instruction.line
@@ -189,13 +184,9 @@ class _Builder:
             case "WORKDIR":
                 files.workdir(state, instruction, origin)
             case "ONBUILD":
-                if instruction.inner is None:
-                    raise TypeError("ONBUILD without an instruction")
-                state.triggers.append(instruction.inner)
-            case _ if keyword in SETTINGS:
-                SETTINGS[keyword](state, instruction)
+                pass  # for stages and images that are built from this one
             case _:
-                raise Refused(f"{keyword} is not known")
+                SETTINGS[keyword](state, instruction)
 
     def _arg(self, state: State, instruction: Instruction) -> None:
         """ARG: what was asked for, else its default, else what stands before the first FROM."""
@@ -213,10 +204,10 @@ class _Builder:
         name = instruction.flag("from")
         if not name:
             return self._context
-        source = stages.source_of(self._dockerfile, stage, name)
+        source = stages.source_of(self._dockerfile, stage, name, line=instruction.line)
+        if source is None:
+            return files.Origin(root=new_root(), context=False)
         if isinstance(source, Stage):
-            if source.index >= stage.index:
-                raise Refused(f"the stage {name} is not before this one")
             return files.Origin(root=self.state(source).root, context=False)
         if source not in self._read_only:
             self._read_only[source] = self._images(source).root

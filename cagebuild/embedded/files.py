@@ -10,10 +10,11 @@ from dataclasses import dataclass, field, replace
 from itertools import count
 from typing import TYPE_CHECKING, Final
 
+from cagebuild.dockerfile import heredocs
 from cagebuild.embedded import archives, linking, modes, owners
 from cagebuild.embedded.copying import Attributes, Copier, Destination, matches, not_there
 from cagebuild.embedded.patterns import Patterns, has_wildcards
-from cagebuild.embedded.places import Parts, make_directories, node_at, resolve
+from cagebuild.embedded.places import Parts, children, make_directories, node_at, resolve
 from cagebuild.embedded.refused import Refused
 from cagebuild.image.layers import components
 from cagebuild.image.tree import Kind, Node, Region, new_root
@@ -25,13 +26,7 @@ if TYPE_CHECKING:
     from cagebuild.dockerfile.model import Instruction
     from cagebuild.embedded.state import State
 
-_HEREDOC: Final = re.compile(r"\d*<<-?\s*[^<]*")
 _REMOTE: Final = re.compile(r"(https?|git|ssh)://|[A-Za-z0-9_-]+@[A-Za-z0-9.-]+:")
-_FLAGS: Final = {
-    "COPY": frozenset({"from", "chown", "chmod", "link", "parents", "exclude"}),
-    "ADD": frozenset({"chown", "chmod", "link", "keep-git-dir", "checksum", "unpack", "exclude"}),
-}
-_SWITCH: Final = {"": True, "true": True, "false": False}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,7 +77,6 @@ def copy(
     state: State, instruction: Instruction, source: Origin, origin: str, scratch: Scratch
 ) -> None:
     """COPY and ADD; raises Refused, and ImageError for archives."""
-    _check_flags(instruction)
     scope = state.scope
     chown, chmod = (scope.word(instruction.flag(name) or "") for name in ("chown", "chmod"))
     linked = _switch(instruction, "link") and not chmod
@@ -96,9 +90,9 @@ def copy(
         origin=origin,
     )
     target = new_root() if linked else state.root
-    heredocs = _heredocs(state, instruction)
+    inline = _heredocs(state, instruction)
     *words, last = instruction.words
-    texts = [scope.word(text) for text in words if not _HEREDOC.fullmatch(text)]
+    texts = [scope.word(word) for word in words if not _is_heredoc(instruction, word)]
     destination = Destination.read(_bytes(scope.word(last)), _bytes(state.workdir))
     _check_local(instruction, texts)
     parents = _switch(instruction, "parents")
@@ -109,7 +103,7 @@ def copy(
         attributes,
         exclude=Patterns([value for name, value in instruction.flags if name == "exclude"]),
     )
-    alone = len(items) + len(heredocs) == 1
+    alone = len(items) + len(inline) == 1
     unpacks = _switch(instruction, "unpack", default=instruction.keyword == "ADD")
     for item in items:
         archive = _archive(source.root, item.path) if unpacks else None
@@ -125,14 +119,13 @@ def copy(
             label=b"/".join(item.path).decode("utf-8", "backslashreplace"),
             scratch=scratch.new(),
         )
-    inline = replace(attributes, owner=owner or (0, 0))
-    for name, content in heredocs:
+    for name, content in inline:
         root = new_root()
         region = Region.of_bytes(content)
-        (root.children or {})[name] = Node(
-            Kind.FILE, mode=0o644, size=region.size, source=region.source
-        )
-        one = Copier(root, target, inline, copied=copier.copied)
+        file = Node(Kind.FILE, mode=0o644, size=region.size, source=region.source)
+        children(root, ())[name] = file
+        given = replace(attributes, owner=owner or (0, 0))
+        one = Copier(root, target, given, copied=copier.copied)
         one.copy((name,), destination, alone=alone)
     if linked:
         linking.lay_over(target, state.root, copier.copied)
@@ -163,9 +156,6 @@ def _archive(root: Node, path: Parts) -> Node | None:
 
 def _heredocs(state: State, instruction: Instruction) -> list[tuple[bytes, bytes]]:
     """Names and contents of the files that stand in the Dockerfile."""
-    marked = [word for word in instruction.words[:-1] if _HEREDOC.fullmatch(word)]
-    if len(marked) != len(instruction.heredocs):
-        raise Refused("a heredoc can only be a source")
     found = []
     for heredoc in instruction.heredocs:
         content = state.scope.heredoc(heredoc.content) if heredoc.expand else heredoc.content
@@ -176,12 +166,8 @@ def _heredocs(state: State, instruction: Instruction) -> list[tuple[bytes, bytes
     return found
 
 
-def _check_flags(instruction: Instruction) -> None:
-    for name, _ in instruction.flags:
-        if name not in _FLAGS[instruction.keyword]:
-            raise Refused(f"{instruction.keyword} has no --{name}")
-    if len(instruction.words) < 2:
-        raise Refused(f"{instruction.keyword} needs a source and a destination")
+def _is_heredoc(instruction: Instruction, word: str) -> bool:
+    return instruction.exec_form is None and heredocs.marker(word) is not None
 
 
 def _check_local(instruction: Instruction, texts: list[str]) -> None:
@@ -203,11 +189,7 @@ def _check_local(instruction: Instruction, texts: list[str]) -> None:
 
 def _switch(instruction: Instruction, name: str, *, default: bool = False) -> bool:
     value = instruction.flag(name)
-    if value is None:
-        return default
-    if value.lower() not in _SWITCH:
-        raise Refused(f"--{name}={value} is neither true nor false")
-    return _SWITCH[value.lower()]
+    return default if value is None else value != "false"
 
 
 def _bytes(text: str) -> bytes:

@@ -1,4 +1,4 @@
-"""The patterns of COPY and ADD: of sources (Go's filepath.Match) and of ``--parents``, ``--exclude``.
+"""The patterns of COPY and ADD: sources (Go's filepath.Match), ``--parents`` and ``--exclude``.
 
 Source of the rules: Go path/filepath (Match); moby/patternmatcher. Names are text with surrogate
 escapes, so that a byte that is no UTF-8 counts as one character, as it does in Go.
@@ -54,7 +54,7 @@ def _class(pattern: str, at: int) -> tuple[str, int]:
     """The regular expression of ``[…]`` whose inside starts at ``at``, and where it ends."""
     negated = pattern.startswith("^", at)
     at += negated
-    ranges = []
+    ranges: list[str] = []
     while not ranges or not pattern.startswith("]", at):
         low, at = _class_char(pattern, at)
         high = low
@@ -130,16 +130,14 @@ def _cleaned(path: str) -> str:
     for part in path.split("/"):
         if part == ".." and parts and parts[-1] != "..":
             parts.pop()
-        elif part == ".." and not rooted:
-            parts.append(part)
-        elif part not in ("", ".", ".."):
+        elif part not in ("", ".") and not (part == ".." and rooted):
             parts.append(part)
     return "/" * rooted + "/".join(parts) or "."
 
 
 def _deep_glob(pattern: str) -> re.Pattern[str]:
     """A pattern where ``**`` is any number of directories, and any name at the end."""
-    out = []
+    out: list[str] = []
     at = 0
     while at < len(pattern):
         char = pattern[at]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Final
 
-from cagebuild.dockerfile.expand import ExpandError, Expander
+from cagebuild.dockerfile.expand import Expander, ExpandError
 from cagebuild.embedded.refused import Refused
 
 if TYPE_CHECKING:

@@ -12,7 +12,6 @@ from cagebuild.image.tree import Node, new_root
 
 if TYPE_CHECKING:
     from cagebuild.config.model import Architecture
-    from cagebuild.dockerfile.model import Instruction
     from cagebuild.embedded.scope import Scope
 
 PATH: Final = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -39,8 +38,6 @@ class State:
     healthcheck: Healthcheck | None = None
     labels: dict[str, str] = field(default_factory=dict)
     shell: tuple[str, ...] = _SHELL
-    triggers: list[Instruction] = field(default_factory=list)
-    """Of ONBUILD, for stages that are built from this one."""
 
     def child(self, scope: Scope) -> State:
         """A stage that starts where this one ended."""
@@ -94,14 +91,15 @@ def empty(scope: Scope) -> State:
 
 def of_image(root: Node, config: ImageConfig, scope: Scope) -> State:
     """FROM an image; the tree is changed from now on."""
+    has_path = any(text.startswith("PATH=") for text in config.env)
     return State(
         root=root,
         scope=scope,
-        env=list(config.env),
+        env=[*config.env, *([] if has_path else [PATH])],
         entrypoint=config.entrypoint,
         cmd=config.cmd,
         user=config.user,
-        workdir=config.workdir,
+        workdir=_absolute(config.workdir),
         ports=set(config.exposed_ports),
         volumes=set(config.volumes),
         stop_signal=config.stop_signal,
@@ -109,6 +107,10 @@ def of_image(root: Node, config: ImageConfig, scope: Scope) -> State:
         labels=dict(config.labels),
         shell=_texts(config, "Shell") or _SHELL,
     )
+
+
+def _absolute(path: str) -> str:
+    return "/" + path if path and not path.startswith("/") else path
 
 
 def triggers_of(config: ImageConfig) -> tuple[str, ...]:
