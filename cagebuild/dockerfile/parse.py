@@ -7,6 +7,7 @@ as a mount's option that there is none of, is an error here before anything runs
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from cagebuild.dockerfile import arguments, flags, heredocs, splitting
@@ -115,18 +116,7 @@ class _Parser:
 
     def _close_stage(self) -> None:
         if self._head:
-            head = self._head
-            self.stages.append(
-                Stage(
-                    index=head.index,
-                    name=head.name,
-                    image=head.image,
-                    image_span=head.image_span,
-                    words_end=head.words_end,
-                    from_instruction=head.from_instruction,
-                    instructions=tuple(self._body),
-                )
-            )
+            self.stages.append(replace(self._head, instructions=tuple(self._body)))
         self._body = []
 
 
