@@ -124,6 +124,7 @@ _TREE: Final = {
     "src/away": link("/nowhere"),
     "src/empty": folder(),
 }
+_GZIPPED_TEXT: Final = bytes.fromhex("1f8b0800000000000203e302009306d73201000000")  # one line break
 _TAR: Final = archive(
     directory("pkg", 0o750, 7, 8),
     regular("pkg/file", b"packed", 0o640),
@@ -279,7 +280,7 @@ CASES: Final = (
             "b.tar.bz2": Entry(data=bz2.compress(_TAR)),
             "c.tar.xz": Entry(data=lzma.compress(_TAR)),
             "d.tar.zst": Entry(data=_zstd(_TAR)),
-            "no.gz": Entry(data=gzip.compress(b"not a tar" * 99, mtime=0)),
+            "no.gz": Entry(data=_GZIPPED_TEXT),
             "empty.tar": Entry(data=archive()),
             "src/pkg/file": text("gives way"),
             "src/pkg/stays": text("stays"),
@@ -336,8 +337,8 @@ CASES: Final = (
             b"ARG TAG=one\nARG BOTH=global\nARG DERIVED=$TAG-two\nFROM scratch\nARG TAG\n"
             b"ARG BOTH=own\nARG DERIVED\nARG UNSET\nARG GIVEN=default\nARG NEVER\n"
             b"ENV V=1\nARG V=2\nENV W=$V\nLABEL tag=$TAG both=$BOTH derived=$DERIVED\n"
-            b"LABEL unset=$UNSET given=$GIVEN never=$NEVER\nLABEL before=$LATER platform=$TARGETARCH\nARG LATER=x TARGETARCH\n"
-            b"LABEL after=$LATER arch=$TARGETARCH\n"
+            b"LABEL unset=$UNSET given=$GIVEN never=$NEVER\nLABEL before=$LATER at=$TARGETARCH\n"
+            b"ARG LATER=x TARGETARCH\nLABEL after=$LATER arch=$TARGETARCH\n"
         ),
         args={"GIVEN": "given", "OTHER": "unused"},
     ),
