@@ -96,7 +96,7 @@ def copy(
     destination = Destination.read(_bytes(scope.word(last)), _bytes(state.workdir))
     _check_local(instruction, texts)
     parents = _switch(instruction, "parents")
-    items = [item for text in texts for item in _items(source.root, text, parents=parents)]
+    items = [item for text in texts for item in _items(source, text, parents=parents)]
     copier = Copier(
         source.root,
         target,
@@ -131,19 +131,32 @@ def copy(
         linking.lay_over(target, state.root, copier.copied)
 
 
-def _items(root: Node, text: str, *, parents: bool) -> list[_Item]:
+def _items(source: Origin, text: str, *, parents: bool) -> list[_Item]:
     """What one source means."""
+    root = source.root
     if not parents:
         return [_Item(path=path) for path in matches(root, _bytes(text))]
     before, pivot, pattern = text.partition("/./")
     if not pivot:
         before, pattern = "/", text
-    whole = components(_bytes(f"{before}/{pattern}"))
-    if not has_wildcards(before + pattern) and node_at(root, resolve(root, whole)) is None:
-        raise not_there(whole)
-    below = b"/".join(components(_bytes(pattern))).decode("utf-8", "surrogateescape")
-    include = Patterns([below])
-    return [_Item(path=path, include=include) for path in matches(root, _bytes(before))]
+    below = b"/".join(components(_bytes(pattern)))
+    if not below:
+        raise Refused(f"--parents needs a path in {text!r}, not only a directory")
+    if not has_wildcards(before + pattern):
+        whole = components(_bytes(f"{before}/{pattern}"))
+        if node_at(root, resolve(root, whole)) is None:
+            raise not_there(whole)
+    include = Patterns([below.decode("utf-8", "surrogateescape")])
+    paths = matches(root, _bytes(before))
+    if source.context:
+        # BuildKit is sent only what can match, which a file is not that has nothing in it.
+        paths = [path for path in paths if _is_directory(root, path)]
+    return [_Item(path=path, include=include) for path in paths]
+
+
+def _is_directory(root: Node, path: Parts) -> bool:
+    node = node_at(root, resolve(root, path))
+    return node is not None and node.kind is Kind.DIRECTORY
 
 
 def _archive(root: Node, path: Parts) -> Node | None:

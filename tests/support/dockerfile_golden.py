@@ -36,14 +36,7 @@ def facts(root: Node, config: ImageConfig) -> Facts:
             "ExposedPorts": list(config.exposed_ports),
             "Volumes": list(config.volumes),
             "StopSignal": config.stop_signal,
-            "Healthcheck": check
-            and [
-                list(check.test),
-                check.interval,
-                check.timeout,
-                check.start_period,
-                check.retries,
-            ],
+            "Healthcheck": check and [list(check.test), numbers],
             "Labels": dict(config.labels),
         },
     }
