@@ -151,15 +151,18 @@ class _Unpacked:
         inside, name = children(parent, parts[:-1]), parts[-1]
         check_name(name)
         old = inside.get(name)
-        node = self._linked(entry, entry.link) if entry.link is not None else entry.node
-        if old is node:
-            return
+        merged = False
+        if old is not None:
+            is_directory = entry.link is None and entry.node.kind is Kind.DIRECTORY
+            merged = is_directory and old.kind is Kind.DIRECTORY
+            if not merged:
+                # First of all, so that a hard link to itself leads to nothing.
+                release(inside.pop(name))
+        node = entry.node if entry.link is None else self._linked(entry, entry.link)
         if node.kind is Kind.CHARACTER and node.rdev == (0, 0):
             raise self._refused(entry, "it is the device that stands for a removed file in layers")
-        if old is not None and old.kind is Kind.DIRECTORY and node.kind is Kind.DIRECTORY:
+        if merged and old is not None:
             node.children = old.children
-        elif old is not None:
-            release(old)
         if entry.link is not None:
             node.links += 1
         self._put_on(node, entry.node)

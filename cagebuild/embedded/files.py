@@ -143,11 +143,14 @@ def _items(source: Origin, text: str, *, parents: bool) -> list[_Item]:
     if not below:
         raise Refused(f"--parents needs a path in {text!r}, not only a directory")
     if not has_wildcards(before + pattern):
-        whole = components(_bytes(f"{before}/{pattern}"))
-        if node_at(root, resolve(root, whole)) is None:
+        whole = tuple(components(_bytes(f"{before}/{pattern}")))
+        # Not through symlinks, which the search for the pattern doesn't follow either.
+        if node_at(root, whole) is None:
             raise not_there(whole)
     include = Patterns([below.decode("utf-8", "surrogateescape")])
     paths = matches(root, _bytes(before))
+    if not has_wildcards(before) and not _is_directory(root, paths[0]):
+        raise Refused(f"{before} is not a directory")
     if source.context:
         # BuildKit is sent only what can match, which a file is not that has nothing in it.
         paths = [path for path in paths if _is_directory(root, path)]

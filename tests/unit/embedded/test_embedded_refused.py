@@ -85,7 +85,10 @@ def test_a_mistake(dockerfile: str, line: int, message: str, tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("dockerfile", "what"),
     [
-        ("FROM scratch\nCOPY image /\nCOPY --link a /tmp/a\n", "/tmp: the image's has 0777 and 0:0"),
+        (
+            "FROM scratch\nCOPY image /\nCOPY --link a /tmp/a\n",
+            "/tmp: the image's has 0777 and 0:0",
+        ),
         ("FROM scratch\nCOPY image /\nCOPY --link a /lib/a\n", "/lib: the image has a symlink"),
         ("FROM scratch\nCOPY image /\nCOPY --link a /lib\n", "/lib: the image has a symlink"),
         ("FROM scratch\nCOPY image /\nCOPY --link a /usr\n", "/usr: the image has a directory"),

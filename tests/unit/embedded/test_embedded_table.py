@@ -21,9 +21,7 @@ def test_every_case_has_a_record_and_every_record_a_case() -> None:
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_the_image_is_that_of_buildkit(case: Case, tmp_path: Path) -> None:
     context = case.context_tree()
-    image = built(
-        case.dockerfile, tmp_path, context=context, args=case.args, target=case.target
-    )
+    image = built(case.dockerfile, tmp_path, context=context, args=case.args, target=case.target)
     assert facts(image.root, image.config) == GOLDEN[case.name]
     assert {node.mtime for _, node in walk(image.root)} <= {5}
     assert image.root.mtime == 5
