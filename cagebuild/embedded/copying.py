@@ -160,8 +160,8 @@ class Copier:
         target: Node,
         attributes: Attributes,
         *,
+        copied: Copied,
         exclude: Patterns | None = None,
-        copied: Copied | None = None,
     ) -> None:
         """``exclude`` is for what is in directories, not for what is named itself."""
         self._source = source
@@ -170,7 +170,7 @@ class Copier:
         self._include: Patterns | None = None
         self._exclude = exclude
         self._inodes: dict[Node, Node] = {}
-        self.copied = copied or Copied()
+        self._copied = copied
 
     def copy(
         self,
@@ -209,7 +209,7 @@ class Copier:
         self.make(place[:-1])
         new = self._file(node, _required(node_at(self._target, place[:-1])), place[-1])
         if named:
-            self.copied.named.add(new)
+            self._copied.named.add(new)
 
     def make(self, parts: Parts, *, mode: int | None = None) -> None:
         """Make the directories of a path that are missing."""
@@ -217,7 +217,7 @@ class Copier:
         if mode is not None:
             pattern.mode = mode
         made = make_directories(self._target, resolve(self._target, parts), pattern)
-        self.copied.on_the_way.update(made)
+        self._copied.on_the_way.update(made)
 
     def _contents(self, source: Node, target: Node) -> None:
         """Everything in a directory, as far as patterns want it."""
@@ -274,7 +274,7 @@ class Copier:
         elif new.kind is not Kind.DIRECTORY:
             raise _no_directory(name)
         self._attributes.put_on(new, node)
-        self.copied.on_the_way.discard(new)
+        self._copied.on_the_way.discard(new)
         return new
 
     def _file(self, node: Node, parent: Node, name: bytes) -> Node:

@@ -6,13 +6,13 @@ Source of the rules: BuildKit's dockerfile2llb/convert_copy.go and convert.go (d
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import count
 from typing import TYPE_CHECKING, Final
 
 from cagebuild.dockerfile import heredocs
 from cagebuild.embedded import archives, linking, modes, owners
-from cagebuild.embedded.copying import Attributes, Copier, Destination, matches, not_there
+from cagebuild.embedded.copying import Attributes, Copied, Copier, Destination, matches, not_there
 from cagebuild.embedded.patterns import Patterns, has_wildcards
 from cagebuild.embedded.places import Parts, children, make_directories, node_at, resolve
 from cagebuild.embedded.refused import Refused
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from cagebuild.dockerfile.model import Instruction
+    from cagebuild.embedded.modes import Mode
+    from cagebuild.embedded.owners import Owner
+    from cagebuild.embedded.scope import Scope
     from cagebuild.embedded.state import State
 
 _REMOTE: Final = re.compile(r"(https?|git|ssh)://|[A-Za-z0-9_-]+@[A-Za-z0-9.-]+:")
@@ -82,60 +85,102 @@ def copy(
     linked = _switch(instruction, "link") and not chmod
     if linked and owners.names(chown):
         raise Refused("--link knows no names of users and groups", hint="give --chown as numbers")
-    owner = owners.read(chown, state.root) if chown else None
-    attributes = Attributes(
-        owner=owner or ((0, 0) if source.context else None),
-        parent_owner=owner or (0, 0),
+    target = new_root() if linked else state.root
+    copied = Copied()
+    items = _items(source, instruction, scope)
+    inline = _heredocs(instruction, scope)
+    job = _Job(
+        target=target,
+        destination=Destination.read(
+            _bytes(scope.word(instruction.words[-1])), _bytes(state.workdir)
+        ),
+        owner=owners.read(chown, state.root) if chown else None,
         mode=modes.parse(chmod) if chmod else None,
         origin=origin,
+        alone=len(items) + len(inline) == 1,
+        copied=copied,
     )
-    target = new_root() if linked else state.root
-    inline = _heredocs(state, instruction)
-    *words, last = instruction.words
-    texts = [scope.word(word) for word in words if not _is_heredoc(instruction, word)]
-    destination = Destination.read(_bytes(scope.word(last)), _bytes(state.workdir))
-    _check_local(instruction, texts)
-    parents = _switch(instruction, "parents")
-    items = [item for text in texts for item in _items(source, text, parents=parents)]
+    _copy_items(job, source, instruction, items, scratch)
+    _copy_inline(job, inline)
+    if linked:
+        linking.lay_over(target, state.root, copied)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Job:
+    """Where files go, and with what attributes."""
+
+    target: Node
+    destination: Destination
+    owner: Owner | None
+    mode: Mode | None
+    origin: str
+    alone: bool
+    copied: Copied
+
+    def attributes(self, default: Owner | None) -> Attributes:
+        """``default`` owns what --chown gives to nobody; None: as the source has it."""
+        return Attributes(
+            owner=self.owner or default,
+            parent_owner=self.owner or (0, 0),
+            mode=self.mode,
+            origin=self.origin,
+        )
+
+
+def _copy_items(
+    job: _Job, source: Origin, instruction: Instruction, items: list[_Item], scratch: Scratch
+) -> None:
+    excluded = [value for name, value in instruction.flags if name == "exclude"]
     copier = Copier(
         source.root,
-        target,
-        attributes,
-        exclude=Patterns([value for name, value in instruction.flags if name == "exclude"]),
+        job.target,
+        job.attributes((0, 0) if source.context else None),
+        exclude=Patterns(excluded),
+        copied=job.copied,
     )
-    alone = len(items) + len(inline) == 1
     unpacks = _switch(instruction, "unpack", default=instruction.keyword == "ADD")
     for item in items:
         archive = _archive(source.root, item.path) if unpacks else None
         if archive is None:
-            copier.copy(item.path, destination, include=item.include, alone=alone)
+            copier.copy(item.path, job.destination, include=item.include, alone=job.alone)
             continue
-        copier.make(destination.parts, mode=0o755)
+        # Neither --chmod nor --exclude is for what is unpacked.
+        copier.make(job.destination.parts, mode=0o755)
         archives.unpack(
             archive,
-            target,
-            resolve(target, destination.parts),
-            replace(attributes, owner=owner),
+            job.target,
+            resolve(job.target, job.destination.parts),
+            job.attributes(None),
             label=b"/".join(item.path).decode("utf-8", "backslashreplace"),
             scratch=scratch.new(),
         )
+
+
+def _copy_inline(job: _Job, inline: list[tuple[bytes, bytes]]) -> None:
     for name, content in inline:
         root = new_root()
         region = Region.of_bytes(content)
         file = Node(Kind.FILE, mode=0o644, size=region.size, source=region.source)
         children(root, ())[name] = file
-        given = replace(attributes, owner=owner or (0, 0))
-        one = Copier(root, target, given, copied=copier.copied)
-        one.copy((name,), destination, alone=alone)
-    if linked:
-        linking.lay_over(target, state.root, copier.copied)
+        copier = Copier(root, job.target, job.attributes((0, 0)), copied=job.copied)
+        copier.copy((name,), job.destination, alone=job.alone)
 
 
-def _items(source: Origin, text: str, *, parents: bool) -> list[_Item]:
-    """What one source means."""
+def _items(source: Origin, instruction: Instruction, scope: Scope) -> list[_Item]:
+    """All that an instruction copies but heredocs."""
+    words = instruction.words[:-1]
+    texts = [scope.word(word) for word in words if not _is_heredoc(instruction, word)]
+    _check_local(instruction, texts)
+    if _switch(instruction, "parents"):
+        return [item for text in texts for item in _with_parents(source, text)]
+    paths = [path for text in texts for path in matches(source.root, _bytes(text))]
+    return [_Item(path=path) for path in paths]
+
+
+def _with_parents(source: Origin, text: str) -> list[_Item]:
+    """What a source of COPY --parents means: what stands after ``/./`` keeps its directories."""
     root = source.root
-    if not parents:
-        return [_Item(path=path) for path in matches(root, _bytes(text))]
     before, pivot, pattern = text.partition("/./")
     if not pivot:
         before, pattern = "/", text
@@ -170,11 +215,11 @@ def _archive(root: Node, path: Parts) -> Node | None:
     return node if archives.is_archive(node) else None
 
 
-def _heredocs(state: State, instruction: Instruction) -> list[tuple[bytes, bytes]]:
+def _heredocs(instruction: Instruction, scope: Scope) -> list[tuple[bytes, bytes]]:
     """Names and contents of the files that stand in the Dockerfile."""
     found = []
     for heredoc in instruction.heredocs:
-        content = state.scope.heredoc(heredoc.content) if heredoc.expand else heredoc.content
+        content = scope.heredoc(heredoc.content) if heredoc.expand else heredoc.content
         name = _bytes(heredoc.name).lstrip(b"/")
         if b"/" in name or name in (b"", b".", b".."):
             raise Refused(f"no file can have the name {heredoc.name!r}")

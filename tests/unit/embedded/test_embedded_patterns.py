@@ -1,10 +1,10 @@
-"""Patterns of sources as Go has them; those of --parents and --exclude as .dockerignore has them."""
+"""Patterns of sources as Go has them, and of --parents and --exclude as .dockerignore has them."""
 
 from __future__ import annotations
 
 import pytest
 
-from cagebuild.embedded.patterns import Patterns, glob, has_wildcards
+from cagebuild.embedded.patterns import Matched, Patterns, glob, has_wildcards
 from cagebuild.embedded.refused import Refused
 
 
@@ -59,7 +59,8 @@ def matched(patterns: list[str], path: str) -> bool:
     """Whether a path is matched when all its directories have been looked at before it."""
     matcher = Patterns(patterns)
     parts = path.split("/")
-    found, parent = False, ()
+    found = False
+    parent: Matched = ()
     for depth in range(1, len(parts) + 1):
         found, parent = matcher.match("/".join(parts[:depth]), parent)
     return found
