@@ -9,6 +9,7 @@ from cagebuild.errors import ToolMissingError
 if TYPE_CHECKING:
     from cagebuild.engine.job import Engine
 
+
 def make(name: str, kaniko: str | None) -> Engine:
     """The engine of that name; ``kaniko`` is the image of that engine's executor."""
     match name:

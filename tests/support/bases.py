@@ -22,7 +22,7 @@ BUSYBOX = Path("/bin/busybox")
 APPLETS = (
     "sh ash cat chmod chown cp cut date echo env find grep head hostname id ln ls mkdir mktemp mv"
     " printf pwd rm rmdir sed sleep sort stat tail tar test touch tr true false umask uname wc wget"
-    " ip"
+    " ip dd seq"
 )
 PASSWD = b"root:x:0:0:root:/root:/bin/sh\napp:x:1000:1001:app:/home/app:/sbin/nologin\n"
 GROUP = b"root:x:0:\napp:x:1001:\nstaff:x:50:app\n"
@@ -61,19 +61,35 @@ class Bases:
         return f"{self.registry.host}/base/{name}:1"
 
     def push(self, name: str, *layers: bytes, config: dict[str, Any]) -> str:
-        """Put an image of those layers into the registry; its digest."""
-        files = Files()
-        history = [{"created_by": f"layer {number}"} for number in range(len(layers))]
-        manifest = files.image(*layers, config=config, history=history)
-        pusher = Pusher(self.registry, f"base/{name}")
-        data = {f"sha256:{path[-64:]}": blob for path, blob in files.files.items()}
-        for digest, blob in data.items():
-            if digest != manifest["digest"]:
-                pusher.blob(blob)
-        pusher.manifest("1", data[manifest["digest"]], OCI_MANIFEST)
-        pusher.close()
-        digest: str = manifest["digest"]
-        return digest
+        """Put an image of those layers into the registry; its name by digest."""
+        return push_image(self.registry, f"base/{name}", *layers, config=config, tag="1")
+
+
+def push_image(
+    registry: RunningRegistry,
+    repository: str,
+    *layers: bytes,
+    config: dict[str, Any],
+    tag: str = "latest",
+) -> str:
+    """Put an image of those layers into a registry; its name by digest."""
+    files = Files()
+    history = [{"created_by": f"layer {number}"} for number in range(len(layers))]
+    digest = files.image(*layers, config=config, history=history)["digest"]
+    pusher = Pusher(registry, repository)
+    data = {f"sha256:{path[-64:]}": blob for path, blob in files.files.items()}
+    for name, blob in data.items():
+        if name != digest:
+            pusher.blob(blob)
+    pusher.manifest(tag, data[digest], OCI_MANIFEST)
+    pusher.close()
+    return f"{registry.host}/{repository}@{digest}"
+
+
+def push_busybox(registry: RunningRegistry, repository: str = "busybox") -> str:
+    """Put an image with a shell, whose user is root, into a registry; its name by digest."""
+    config = {"Env": ["PATH=/bin", "FROM_BASE=1"], "Cmd": ["/bin/sh"]}
+    return push_image(registry, repository, busybox_layer(), config=config)
 
 
 @contextmanager
