@@ -32,6 +32,7 @@ __all__ = [
     "pcr",
     "plan",
     "sbom",
+    "verify",
 ]
 
 _TARGETS = "cages: //folder, folder/..., a path or a name; none: all below this folder"
@@ -355,3 +356,38 @@ def sbom(
     session = _session()
     how = _how(jobs, keep_going, verbose, explain)
     print(pipeline.bill_of_materials(session, session.cages(words), how).decode(), end="")
+
+
+@command(
+    help={
+        **_RUNNING,
+        "with_": "nitro-cli: the program that comes to PCRs of its own, in a container",
+        "nitro_image": "the image that it is in, REF@sha256:… or the id of a local one (default:"
+        " built once from Amazon Linux's packages)",
+    }
+)
+def verify(
+    context: Any,
+    words: Sequence[str] = (),
+    with_: str = "",
+    nitro_image: str = "",
+    jobs: int = 0,
+    keep_going: bool = False,
+    verbose: bool = False,
+    explain: bool = False,
+) -> None:
+    """Compare each cage's PCRs with those of another program, which is given Docker's socket."""
+    from cagebuild import show
+    from cagebuild.errors import UsageError
+
+    if with_ != "nitro-cli":
+        given = f"--with {with_}: " if with_ else "verify with what? "
+        raise UsageError(f"{given}expected --with nitro-cli")
+    from cagebuild.nitrocli.opinion import opinions, require_agreement
+
+    session = _session()
+    chosen = session.cages(words)
+    show.sources(session, chosen)
+    how = _how(jobs, keep_going, verbose, explain)
+    found = opinions(session, chosen, how, image=nitro_image, show=show.opinion)
+    require_agreement(found)
