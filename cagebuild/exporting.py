@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, cast, get_args
 
 from cagebuild.errors import StoreError, UsageError
@@ -34,10 +35,12 @@ def write(
     form: ExportFormat,
     *,
     name: str | None = None,
+    volumes: bool = True,
 ) -> Exported:
     """Write the image that layers and config in the store make; raises CageError.
 
-    ``name`` is ``repository:tag``, or None for the cage's name.
+    ``name`` is ``repository:tag``, or None for the cage's name. Without ``volumes`` the image asks
+    for none: Docker makes one for each container, and few tools remove them.
     """
     epoch = cast("int", plan.measure.params["epoch"])
     origins = cast("list[str]", plan.measure.params["origins"])
@@ -48,6 +51,8 @@ def write(
         for given, blob in blobs.items():
             store.checkout(blob, inputs[given])
         config = parse_config(inputs["config.json"].read_bytes(), "the finished image's config")
+        if not volumes:
+            config = replace(config, volumes=())
         root = finished.tree(inputs, origins, epoch)
         name = name or f"{plan.cage.name}:latest"
         try:

@@ -150,7 +150,7 @@ class _Case:
         """The finished image as an archive in ``folder``, and the boot files."""
         store, tag, archive = self.session.store, new_tag(), folder / "image.tar"
         layers = {name: blobs[name] for name in self.plan.image_inputs()}
-        write(store, self.plan, layers, archive, "docker-archive", name=tag)
+        write(store, self.plan, layers, archive, "docker-archive", name=tag, volumes=False)
         files: dict[str, Path] = {}
         for name, given in self.plan.boot_inputs().items():
             if isinstance(given, StepInput):

@@ -6,12 +6,14 @@ import io
 import json
 import secrets
 import tarfile
-from contextlib import closing, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final
 
-from docker.errors import NotFound
+from docker.errors import DockerException, NotFound
 from docker.types import LogConfig, Mount
+from requests.exceptions import RequestException
 
 from cagebuild.errors import EifError, ToolFailedError
 from cagebuild.image.tarwriter import TarWriter
@@ -22,7 +24,6 @@ from cagebuild.report import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
-    from pathlib import Path
 
     from docker.client import DockerClient
     from docker.models.containers import Container
@@ -36,6 +37,7 @@ PREFIX: Final = "cagebuild-verify-"
 _FOLDER = "cagebuild"
 """All that a run adds to the tool's file system, at its root."""
 _EIF = f"/{_FOLDER}/image.eif"
+_LOGS = f"/{_FOLDER}/logs"
 _MAX_ANSWER = 1 << 20
 _LAST_LINES = 20
 _MARGIN = 64 << 20
@@ -179,14 +181,15 @@ def _container(client: DockerClient, tool: Tool, job: Job, stops: Stops) -> Iter
                     "HOME": f"/{_FOLDER}",
                     "NITRO_CLI_ARTIFACTS": f"/{_FOLDER}/artifacts",
                     "NITRO_CLI_BLOBS": f"/{_FOLDER}/blobs",
-                    "NITRO_CLI_LOGS_PATH": f"/{_FOLDER}/logs",
+                    "NITRO_CLI_LOGS_PATH": _LOGS,
                 },
                 mounts=[socket],
                 # The image is there, and the socket is all that it talks to.
                 network_mode="none",
                 # SELinux keeps containers from the socket, for good reason; here it's asked for.
                 security_opt=["label=disable"],
-                log_config=LogConfig(type="json-file"),
+                # What it says is read from Docker's log, whatever the user's Docker does with others'.
+                log_config=LogConfig(type="json-file", config={"max-size": "64m"}),
             )
         yield container
 
@@ -225,25 +228,40 @@ def _blob(name: str) -> bytes:
 
 def _run(container: Container, job: Job, tell: Callable[[str], None]) -> bytes:
     """Its standard output; raises ToolFailedError with its last lines of the other."""
-    answer, errors = b"", _Lines(tell)
+    errors = _Lines(tell)
     hint = "the image named by --nitro-image has to have nitro-cli on its PATH"
     with engine.doing("run nitro-cli", hint=hint):
-        with closing(container.attach(stderr=True, stream=True, demux=True)) as output:
-            container.start()
-            for said, complained in output:
-                answer += said or b""
-                errors.add(complained or b"")
-                if len(answer) > _MAX_ANSWER:
-                    raise ToolFailedError(f"nitro-cli printed more than {_MAX_ANSWER} bytes")
+        container.start()
+        for said in container.logs(stdout=False, stream=True, follow=True):
+            errors.add(said)
         status = int(container.wait()["StatusCode"])
     last = errors.end()
     if status != 0:
         command = f"nitro-cli build-enclave --docker-uri {job.tag}"
         raise ToolFailedError(
-            "\n  ".join([f"exit status {status} from: {command}", *last]),
+            "\n  ".join([f"exit status {status} from: {command}", *last, *_reasons(container)]),
             hint="invoke build, which needs no Docker, is not affected",
         )
+    answer = b""
+    with engine.doing("read what nitro-cli printed"):
+        for said in container.logs(stderr=False, stream=True):
+            answer = (answer + said)[: _MAX_ANSWER + 1]
+    if len(answer) > _MAX_ANSWER:
+        raise ToolFailedError(f"nitro-cli printed more than {_MAX_ANSWER} bytes")
     return answer
+
+
+def _reasons(container: Container) -> list[str]:
+    """The last lines of the file in which nitro-cli says what failed; on the screen is a number."""
+    lines = _Lines(lambda _: None)
+    with suppress(DockerException, RequestException, tarfile.TarError):
+        chunks, _ = container.get_archive(_LOGS)
+        with tarfile.open(fileobj=io.BufferedReader(_Chunks(chunks)), mode="r|") as tar:
+            for member in tar:
+                source = tar.extractfile(member) if member.isreg() else None
+                if source is not None and Path(member.name).name.startswith("err"):
+                    lines.add(source.read(_MAX_ANSWER) + b"\n")
+    return lines.end()
 
 
 class _Lines:
@@ -266,7 +284,9 @@ class _Lines:
         return self._last
 
     def _line(self, line: bytes) -> None:
-        text = printable(line[:4096].decode(errors="replace").rstrip())
+        text = printable(line[:4096].decode(errors="replace").strip())
+        if not text:
+            return
         self._last = [*self._last[1 - _LAST_LINES :], text]
         self._tell(text)
 

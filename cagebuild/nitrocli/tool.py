@@ -61,7 +61,7 @@ def find(client: DockerClient, reference: str, tell: Callable[[str], None]) -> T
     ToolFailedError.
     """
     if not reference:
-        return _tool(client, *_of_dockerfile(client, DOCKERFILE.read_bytes(), tell))
+        return look_at(client, *of_dockerfile(client, DOCKERFILE.read_bytes(), tell))
     check_reference(reference)
     with engine.doing(f"look for {reference}"):
         found = engine.image_id(client, reference)
@@ -76,10 +76,10 @@ def find(client: DockerClient, reference: str, tell: Callable[[str], None]) -> T
         with engine.doing(f"pull {reference}", hint="check the name, and docker login"):
             _follow(client.api.pull(reference, stream=True, decode=True), tell)
             found = engine.image_id(client, reference)
-    return _tool(client, found or reference, reference)
+    return look_at(client, found or reference, reference)
 
 
-def _of_dockerfile(
+def of_dockerfile(
     client: DockerClient, dockerfile: bytes, tell: Callable[[str], None]
 ) -> tuple[str, str]:
     """Id and name of the image of a Dockerfile that needs no files."""
@@ -119,7 +119,7 @@ def _follow(lines: Iterable[dict[str, object]], tell: Callable[[str], None]) -> 
         raise ToolFailedError("\n  ".join([error.message, *last])) from None
 
 
-def _tool(client: DockerClient, image: str, name: str) -> Tool:
+def look_at(client: DockerClient, image: str, name: str) -> Tool:
     with engine.doing(f"look at {name}"):
         config = client.images.get(image).attrs.get("Config") or {}
     own = dict(pair.partition("=")[::2] for pair in config.get("Env") or ())

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
-import json
 import os
 import re
 import shutil
@@ -75,30 +74,42 @@ def _build(folder: Path) -> None:
     installed.rename(folder / VERSION)
 
 
-def layer(folder: Path) -> Path:
-    """A root filesystem with nitro-cli, the libraries that it needs, and the linuxkit here."""
+def layer(folder: Path, wrapper: str = "") -> Path:
+    """A root filesystem with nitro-cli, the libraries that it needs, and the linuxkit here.
+
+    With ``wrapper`` that script is ``nitro-cli``, and the program is ``/usr/bin/real``.
+    """
     program = provide()
     linuxkit = compile_program(
         ROOT / ".nox/go", Path(__file__).parent / "linuxkit", folder / "linuxkit"
     )
-    files = {"usr/bin/nitro-cli": program, f"{BLOBS}/linuxkit": linuxkit}
     needed = subprocess.run(["ldd", program], capture_output=True, text=True, check=True).stdout
-    files |= {path.lstrip("/"): Path(path).resolve() for path in _LIBRARY.findall(needed)}
-    path = folder / "tool.tar"
-    write_tree(path, files)
-    return path
+    files = {path.lstrip("/"): Path(path).resolve() for path in _LIBRARY.findall(needed)}
+    files[f"{BLOBS}/linuxkit"] = linuxkit
+    if wrapper:
+        return script_layer(folder, wrapper, {**files, "usr/bin/real": program})
+    return write_tree(folder / "tool.tar", {**files, "usr/bin/nitro-cli": program})
 
 
-def write_tree(target: Path, files: Mapping[str, Path]) -> None:
-    """A layer of programs by path, and the folders above them, /tmp and /run."""
+def script_layer(folder: Path, script: str, files: Mapping[str, Path] = {}) -> Path:
+    """A root filesystem in which ``nitro-cli`` is a script for busybox's shell."""
+    path = folder / "script"
+    path.write_text(f"#!/bin/busybox sh\n{script}\n")
+    own = {"usr/bin/nitro-cli": path, "bin/busybox": Path("/bin/busybox")}
+    return write_tree(folder / "tool.tar", {**files, **own})
+
+
+def write_tree(target: Path, files: Mapping[str, Path]) -> Path:
+    """A layer of programs by path, with the folders above them and /tmp."""
     with target.open("wb") as stream:
         writer = TarWriter(stream.write)
         above = {str(parent) for name in files for parent in Path(name).parents} - {"."}
-        for name in sorted(above | {"tmp", "run"}):
+        for name in sorted(above | {"tmp"}):
             writer.add(name.encode(), Node(Kind.DIRECTORY, mode=0o755))
         for name, file in sorted(files.items()):
             writer.add_region(name.encode(), Region.of_file(file), mtime=0, mode=0o755)
         writer.close()
+    return target
 
 
 def import_image(docker: str, archive: Path, name: str, *changes: str) -> str:
@@ -125,11 +136,3 @@ def contents(docker: str) -> dict[str, list[str]]:
         "networks": ("network", "ls", "--no-trunc", "--format", "{{.ID}}"),
     }
     return {name: sorted(engine(docker, *words).splitlines()) for name, words in questions.items()}
-
-
-def created(docker: str, since: str, until: str) -> list[dict[str, object]]:
-    """Events of that time, as Docker logs them: ``{"Type": …, "Action": …, "Actor": …}``."""
-    lines = engine(
-        docker, "events", "--since", since, "--until", until, "--format", "{{json .}}"
-    ).splitlines()
-    return [json.loads(line) for line in lines]

@@ -36,7 +36,7 @@ const (
 )
 
 var (
-	retimed  = set("dev", "dev/pts", "dev/shm", "etc", "proc", "sys", "etc/mtab")
+	retimed  = set("dev", "dev/pts", "dev/shm", "etc", "proc", "sys")
 	dropped  = set(".dockerenv", "Dockerfile", "dev/console", "etc/hostname")
 	replaced = map[string]record{
 		"etc/hosts": {mode: file | 0o755, data: []byte("127.0.0.1       localhost\n" +
