@@ -73,11 +73,12 @@ def image_id(client: DockerClient, name: str) -> str | None:
 def remove_image(client: DockerClient, tag: str) -> None:
     """Take a tag away, with its image if that has no other, and what was made of it by that name.
 
-    nitro-cli's own container is there when it was stopped in the middle.
+    nitro-cli's own container is there when it was stopped in the middle; it may write the name in
+    full, with docker.io/library.
     """
     try:
         for container in client.api.containers(all=True, filters={"ancestor": tag}):
-            if container["Image"] == tag:
+            if container["Image"].endswith(tag):
                 client.api.remove_container(container["Id"], v=True, force=True)
         client.images.remove(tag, force=True)
     except NotFound:

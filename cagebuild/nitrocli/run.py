@@ -151,9 +151,13 @@ class _Checked:
         self._file = file
         self._stops = stops
 
+    def read(self, size: int = -1) -> bytes:
+        self._stops.check()
+        return self._file.read(size)
+
     def __iter__(self) -> Iterator[bytes]:
-        while data := self._file.read(1 << 20):
-            self._stops.check()
+        """What the Engine API's client really uses."""
+        while data := self.read(1 << 20):
             yield data
 
 
@@ -186,9 +190,11 @@ def _container(client: DockerClient, tool: Tool, job: Job, stops: Stops) -> Iter
                 mounts=[socket],
                 # The image is there, and the socket is all that it talks to.
                 network_mode="none",
-                # SELinux keeps containers from the socket, for good reason; here it's asked for.
+                # SELinux and mapped users keep containers from the socket, for good reason; here
+                # it's asked for.
                 security_opt=["label=disable"],
-                # What it says is read from Docker's log, whatever the user's Docker does with others'.
+                userns_mode="host",
+                # What it says is read from Docker's log, whatever is done with those of others.
                 log_config=LogConfig(type="json-file", config={"max-size": "64m"}),
             )
         yield container

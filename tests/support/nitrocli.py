@@ -1,8 +1,8 @@
 """The real nitro-cli in an image, for a Docker of the tests.
 
-Amazon's packages can't be had on every machine, but the program can: AWS publishes it, with all that
-makes image files, as crates. Linuxkit, which nitro-cli runs for its ramdisks, is stood in for by the Go
-program in ``linuxkit/``.
+Amazon's packages can't be had on every machine, but the program can: AWS publishes it, with all
+that makes image files, as crates. Linuxkit, which nitro-cli runs for its ramdisks, is stood in for
+by the Go program in ``linuxkit/``.
 """
 
 from __future__ import annotations
