@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, cast, get_args
 
 from cagebuild.errors import StoreError, UsageError
@@ -27,20 +28,33 @@ def known_format(text: str) -> ExportFormat:
 
 
 def write(
-    store: Store, plan: Plan, blobs: Mapping[str, Blob], output: Path, form: ExportFormat
+    store: Store,
+    plan: Plan,
+    blobs: Mapping[str, Blob],
+    output: Path,
+    form: ExportFormat,
+    *,
+    name: str | None = None,
+    volumes: bool = True,
 ) -> Exported:
-    """Write the image that layers and config in the store make; raises CageError."""
+    """Write the image that layers and config in the store make; raises CageError.
+
+    ``name`` is ``repository:tag``, or None for the cage's name. Without ``volumes`` the image asks
+    for none: Docker makes one for each container, and few tools remove them.
+    """
     epoch = cast("int", plan.measure.params["epoch"])
     origins = cast("list[str]", plan.measure.params["origins"])
     steps = {given.step.id for given in plan.image_inputs().values()}
     # A session: other builds would sweep up any other folder there, and prune what is read.
     with Session(store, steps) as session, session.scratch() as scratch:
-        inputs = {name: scratch / name for name in blobs}
-        for name, blob in blobs.items():
-            store.checkout(blob, inputs[name])
+        inputs = {given: scratch / given for given in blobs}
+        for given, blob in blobs.items():
+            store.checkout(blob, inputs[given])
         config = parse_config(inputs["config.json"].read_bytes(), "the finished image's config")
+        if not volumes:
+            config = replace(config, volumes=())
         root = finished.tree(inputs, origins, epoch)
-        name = f"{plan.cage.name}:latest"
+        name = name or f"{plan.cage.name}:latest"
         try:
             return export(root, config, output, form=form, name=name, epoch=epoch)
         except OSError as error:

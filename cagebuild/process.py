@@ -22,7 +22,6 @@ from cagebuild.errors import ToolFailedError, ToolMissingError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
-    from io import FileIO
     from pathlib import Path
 
 _LAST_LINES = 20

@@ -12,15 +12,18 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, get_args
 
 from cagebuild import explain, process
 from cagebuild import lock as lockfile
 from cagebuild.compare import moved
+from cagebuild.config.model import DockerfileBase, EngineChoice
 from cagebuild.digest import Digest
-from cagebuild.errors import BuildFailedError, CageError, MeasurementError
+from cagebuild.engine.choice import available
+from cagebuild.errors import BuildFailedError, CageError, MeasurementError, UsageError
 from cagebuild.explain.text import render
 from cagebuild.pipeline import obtain, plans
 from cagebuild.results import EIF, MANIFEST, outputs
@@ -35,6 +38,9 @@ if TYPE_CHECKING:
     from cagebuild.config.model import Cage
     from cagebuild.pipeline import How
     from cagebuild.step import Step
+
+
+_ENGINES: Final = tuple(name for name in get_args(EngineChoice) if name != "auto")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,6 +122,25 @@ def check(
             f"not reproducible, or not as locked: {', '.join(wrong)}",
             hint="the lines above say what moved; if it is meant, renew the lock: invoke lock",
         )
+
+
+def rebuilt(start: Path, words: Sequence[str], how: How, engines: str) -> Iterator[str]:
+    """``check`` in a folder of its own. ``engines`` are names with commas; none: all that are here.
+
+    Raises UsageError for a name that is none.
+    """
+    chosen = [name for name in engines.split(",") if name]
+    for name in chosen:
+        if name not in _ENGINES:
+            raise UsageError(
+                f"--engines: '{name}' is none", hint=f"there are {', '.join(_ENGINES)}"
+            )
+    if not chosen and any(
+        isinstance(cage.base, DockerfileBase) for cage in Session(start).cages(words)
+    ):
+        chosen = available()
+    with tempfile.TemporaryDirectory(prefix="cagebuild-verify-") as scratch:
+        yield from check(start, words, Path(scratch), how, chosen)
 
 
 def _equal(engines: Sequence[str]) -> str:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from cagebuild.config.model import Cage
     from cagebuild.explain import Difference
     from cagebuild.lock import Lock
+    from cagebuild.nitrocli.opinion import Opinion
     from cagebuild.results import Result
     from cagebuild.session import Session
 
@@ -134,3 +135,8 @@ def difference(found: Difference, *, as_json: bool) -> None:
         json_document(found.to_json())
     else:
         print(render(found))
+
+
+def opinion(found: Opinion) -> None:
+    """Print what nitro-cli makes of a cage."""
+    print(printable("\n".join(found.lines())))

@@ -34,6 +34,7 @@ __all__ = [
     "plan",
     "sbom",
     "stage",
+    "verify",
 ]
 
 _TARGETS = "cages: //folder, folder/..., a path or a name; none: all below this folder"
@@ -379,3 +380,50 @@ def stage(
         return
     command = write.write(session, chosen, _how(jobs, keep_going, verbose, explain), Path(output))
     print(f"{output}\n  by hand: cd {shlex.quote(output)} && {command}")
+
+
+@command(
+    help={
+        **_RUNNING,
+        "rebuild": "build again, from nothing and under other conditions, and compare",
+        "engines": "with --rebuild: engines for Dockerfiles, such as buildkit,buildah (default: all"
+        " that are here)",
+        "with_": "nitro-cli: the program that comes to PCRs of its own, in a container",
+        "nitro_image": "the image that it is in, REF@sha256:… or the id of a local one (default:"
+        " built once from Amazon Linux's packages)",
+    }
+)
+def verify(
+    context: Any,
+    words: Sequence[str] = (),
+    rebuild: bool = False,
+    engines: str = "",
+    with_: str = "",
+    nitro_image: str = "",
+    jobs: int = 0,
+    keep_going: bool = False,
+    verbose: bool = False,
+    explain: bool = False,
+) -> None:
+    """Check PCRs: by building again (--rebuild), or by another program (--with nitro-cli)."""
+    from cagebuild import show
+    from cagebuild.errors import UsageError
+    from cagebuild.nitrocli.opinion import opinions, require_agreement
+    from cagebuild.reproduce import rebuilt
+
+    if with_ not in ("", "nitro-cli"):
+        raise UsageError(f"--with {with_}: expected --with nitro-cli")
+    if not rebuild and not with_:
+        raise UsageError("verify how?", hint="--rebuild builds again, --with nitro-cli asks it")
+    if engines and not rebuild:
+        raise UsageError("--engines is for --rebuild")
+    how = _how(jobs, keep_going, verbose, explain)
+    if rebuild:
+        for line in rebuilt(Path.cwd(), words, how, engines):
+            print(line, flush=True)
+    if with_:
+        session = _session()
+        chosen = session.cages(words)
+        show.sources(session, chosen)
+        found = opinions(session, chosen, how, image=nitro_image, show=show.opinion)
+        require_agreement(found)

@@ -44,6 +44,11 @@ class Plan:
             and (name == "config.json" or name.startswith(finished.LAYER))
         }
 
+    def boot_inputs(self) -> dict[str, Input]:
+        """Boot files by the names that steps have for them; ``cmdline`` only where it is a file."""
+        names = ("kernel", "init", "nsm", "cmdline")
+        return {name: self.measure.inputs[name] for name in names if name in self.measure.inputs}
+
 
 def plan(
     cage: Cage,

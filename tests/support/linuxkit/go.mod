@@ -1,0 +1,3 @@
+module linuxkit
+
+go 1.26
