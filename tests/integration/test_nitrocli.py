@@ -37,8 +37,8 @@ COMPARED = {"PCR0", "PCR1", "PCR2"}
 
 @pytest.fixture(scope="module")
 def docker() -> Iterator[str]:
-    with docker_daemon() as address:
-        yield address
+    with docker_daemon() as daemon:
+        yield daemon.address
 
 
 @pytest.fixture(scope="module")
@@ -398,7 +398,8 @@ def test_a_run_that_is_stopped(
 
 
 def test_a_docker_that_is_stopped(tmp_path: Path) -> None:
-    with docker_daemon() as address:
+    with docker_daemon() as running:
+        address = running.address
         made = Workspace(tmp_path)
         made.environment["DOCKER_HOST"] = address
         made.add("svc")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cagebuild.image.manifest import OCI_MANIFEST
-from tests.support.images import Files
+from tests.support.images import Files, Json
 from tests.support.registry import Pusher, docker_registry
 from tests.support.tars import archive, directory, regular, symlink
 
@@ -74,8 +74,9 @@ def push_image(
 ) -> str:
     """Put an image of those layers into a registry; its name by digest."""
     files = Files()
-    history = [{"created_by": f"layer {number}"} for number in range(len(layers))]
+    history: list[Json] = [{"created_by": f"layer {number}"} for number in range(len(layers))]
     digest = files.image(*layers, config=config, history=history)["digest"]
+    assert isinstance(digest, str)
     pusher = Pusher(registry, repository)
     data = {f"sha256:{path[-64:]}": blob for path, blob in files.files.items()}
     for name, blob in data.items():

@@ -29,7 +29,7 @@ ENV A=b
 COPY --from=build /out /srv
 RUN id > /srv/id
 """
-HISTORY = [
+HISTORY: list[dict[str, Any]] = [
     {"created_by": "the base"},
     {"created_by": '/bin/sh -c #(nop)  CMD ["sh"]', "empty_layer": True},
     {"created_by": "ENV A=b", "empty_layer": True},
