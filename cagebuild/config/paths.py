@@ -92,6 +92,8 @@ def locate(text: str, scope: Scope, places: Places) -> Path:
         )
     parts = rest.removesuffix("/").split("/")
     start = places.root if from_root else places.folder
+    if text == "//":
+        return start
     if ".." in parts:
         raise PathError("has a '..'", _without_dots(rest, scope, start, places.root))
     if parts == ["."]:

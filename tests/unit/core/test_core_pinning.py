@@ -12,7 +12,7 @@ from cagebuild import config, pinning
 from cagebuild.config.model import DebianBase
 from cagebuild.debian import locking
 from cagebuild.digest import Digest
-from cagebuild.errors import ResolveError, SourceError, UnsupportedError, UsageError
+from cagebuild.errors import ResolveError, SourceError, UsageError
 from cagebuild.image import registry
 from cagebuild.pinning import World, check_names, resolve
 from cagebuild.recipes import pins
@@ -190,13 +190,6 @@ def test_our_own_kernel_is_pinned_by_what_the_recipe_makes(project: Project) -> 
 
 
 # bases
-
-
-def test_a_dockerfile_is_refused_with_what_to_use(project: Project) -> None:
-    project.write("pay/Dockerfile", b"FROM scratch\n")
-    with pytest.raises(UnsupportedError, match="needs an engine") as caught:
-        locked(project.cage('[base]\ndockerfile = "Dockerfile"\n'))
-    assert "base.archive" in caught.value.hint
 
 
 LAYER = archive(regular("bin/app", b"program\n", mode=0o755))

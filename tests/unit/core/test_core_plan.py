@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, Literal
 import pytest
 
 from cagebuild import code, config, lock, plan
-from cagebuild.config.model import DockerfileBase
 from cagebuild.digest import Digest
 from cagebuild.errors import LockError, SourceError, StaleLockError, UnsupportedError
 from cagebuild.execute.graph import in_order
@@ -443,16 +442,6 @@ def test_another_kernel_moves_the_enclave_alone(project: Project) -> None:
 
 
 # what cannot be planned
-
-
-def test_a_dockerfile_is_refused_with_what_to_use(project: Project) -> None:
-    locked = project.lock()
-    cage = replace(
-        project.cage(), base=DockerfileBase(path=Path("Dockerfile"), target=None, args=())
-    )
-    with pytest.raises(UnsupportedError, match="needs an engine") as caught:
-        plan.plan(cage, locked, (), mirrors=(), digest=Digest.of_file)
-    assert "base.archive" in caught.value.hint
 
 
 @pytest.mark.parametrize("boot", ["debian", "cagebuild"])
