@@ -99,7 +99,7 @@ def build(
     image = open_image(archive, architecture=job.architecture, scratch=unpacked)
     origins = layer_origins(image.config, params)
     of_base = leftovers.Seen()
-    root = flatten(
+    layers = (
         Layer(
             region=blob.open(unpacked),
             name=blob.name,
@@ -107,6 +107,7 @@ def build(
         )
         for number, (blob, origin) in enumerate(zip(image.layers, origins, strict=True))
     )
+    root = flatten(layers, keep_unchanged=True)
     leftovers.remove(root, of_base)
     config = _plain(image.config)
     secrets.refuse_in(root, config)

@@ -19,6 +19,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NoReturn
 
+from cagebuild.digest import Digest
 from cagebuild.errors import ImageError
 from cagebuild.image.tar import MAX_ENTRIES, Entry, read_tar
 from cagebuild.image.tarfields import shown
@@ -58,6 +59,7 @@ def flatten(
     implied_time: int = 0,
     implied: set[Node] | None = None,
     max_entries: int = MAX_ENTRIES,
+    keep_unchanged: bool = False,
 ) -> Node:
     """The tree that the layers, lowest first, make together.
 
@@ -65,13 +67,17 @@ def flatten(
     layer says of it, or is made 0755 0:0. It has no time of its own (Docker gives it that of
     unpacking), so it gets ``implied_time``; it is added to ``implied`` if that is given. The root's
     own entry and its opaque mark do nothing. Raises ImageError with layer, entry and offset.
+
+    ``keep_unchanged``: a name of a file with several names, which a layer has as it is below, is no
+    part of that layer. A new name for a file of a lower layer makes overlayfs copy the file up; of
+    the tools that write layers some then tell of both names and a link, others of one new file.
     """
     root = new_root()
     without_time: set[Node] = set()
     for layer in layers:
         unpacked = _Unpacked(layer, root, implied_time, max_entries)
         unpacked.unpack()
-        _Merge(unpacked, without_time, implied_time).into(root)
+        _Merge(unpacked, without_time, implied_time, keep_unchanged).into(root)
         max_entries -= unpacked.count
     if implied is not None:
         implied |= without_time
@@ -287,10 +293,13 @@ class _Unpacked:
 class _Merge:
     """Laying an unpacked layer over the tree below it."""
 
-    def __init__(self, upper: _Unpacked, implied: set[Node], implied_time: int) -> None:
+    def __init__(
+        self, upper: _Unpacked, implied: set[Node], implied_time: int, keep_unchanged: bool
+    ) -> None:
         self._upper = upper
         self._implied = implied
         self._implied_time = implied_time
+        self._keep_unchanged = keep_unchanged
 
     def into(self, root: Node) -> None:
         implied = self._upper.implied
@@ -305,6 +314,9 @@ class _Merge:
                 if inner is not None and old is not None and old.kind is Kind.DIRECTORY:
                     self._over(node, old)
                     pending.append((old, inner))
+                    continue
+                if self._keep_unchanged and old is not None and _is_copy(node, old):
+                    node.links -= 1
                     continue
                 if old is not None:
                     self._release(old)
@@ -346,6 +358,20 @@ class _Merge:
             else:
                 self._implied.discard(gone)
                 pending += gone.children.values()
+
+
+def _is_copy(node: Node, old: Node) -> bool:
+    """Whether a file with other names, too, is what is there already."""
+    return (
+        node.kind is old.kind is Kind.FILE
+        and node.links > 1
+        and _attributes(node) == _attributes(old)
+        and Digest.of_chunks(node.read()) == Digest.of_chunks(old.read())
+    )
+
+
+def _attributes(node: Node) -> tuple[int, ...]:
+    return node.mode, node.uid, node.gid, node.mtime, node.size
 
 
 def copy_attributes(source: Node, target: Node) -> None:

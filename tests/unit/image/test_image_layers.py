@@ -362,6 +362,41 @@ def test_links_count_the_names_that_are_left() -> None:
     assert _at(_flat(lower, [regular("d/.wh..wh..opq"), regular(".wh.f")]), "g").links == 1
 
 
+LINKED: dict[str, tuple[Items, dict[str, int]]] = {
+    "the old name and a new one, as overlayfs tells it": (
+        [regular("f", b"1"), hard_link("g", "f")],
+        {"f": 1, "g": 1},
+    ),
+    "the new name alone, as a comparison of folders tells it": (
+        [regular("g", b"1")],
+        {"f": 1, "g": 1},
+    ),
+    "two new names stay one file": (
+        [regular("f", b"1"), hard_link("g", "f"), hard_link("h", "f")],
+        {"f": 1, "g": 2, "h": 2},
+    ),
+    "other content": ([regular("f", b"2"), hard_link("g", "f")], {"f": 2, "g": 2}),
+    "another mode": (
+        [regular("f", b"1", mode=0o600), hard_link("g", "f", 0o600)],
+        {"f": 2, "g": 2},
+    ),
+    "another time": ([regular("f", b"1", mtime=9), hard_link("g", "f")], {"f": 2, "g": 2}),
+}
+
+
+@pytest.mark.parametrize("case", LINKED)
+def test_a_new_name_for_a_file_of_a_lower_layer_is_a_file_of_its_own(case: str) -> None:
+    upper, links = LINKED[case]
+    root = flatten(_layers([regular("f", b"1")], upper), keep_unchanged=True)
+    assert {path.decode(): node.links for path, node in walk(root)} == links
+    assert _at(root, "f").origin == ("L1" if links["f"] == 1 else "L2")
+
+
+def test_docker_sees_one_file_of_two_names() -> None:
+    root = _flat([regular("f", b"1")], [regular("f", b"1"), hard_link("g", "f")])
+    assert _at(root, "f") is _at(root, "g")
+
+
 def test_origin_can_depend_on_the_path() -> None:
     layer = Layer(
         region=Region.of_bytes(archive(regular("./a//b"))),
