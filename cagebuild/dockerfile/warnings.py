@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
 from typing import TYPE_CHECKING
 
 from cagebuild.dockerfile import flags, habits, heredocs, shell
 from cagebuild.dockerfile.expand import ExpandError
 from cagebuild.dockerfile.packages import Finding
-from cagebuild.dockerfile.problems import diagnostic
+from cagebuild.dockerfile.problems import bytes_of, diagnostic, text_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -62,21 +61,20 @@ def _of_syntax(dockerfile: Dockerfile) -> Iterator[Diagnostic]:
 
 
 def _of_stage(dockerfile: Dockerfile, stage: Stage, *, shipped: bool) -> Iterator[Diagnostic]:
-    runs = {id(each): commands for each, commands in _runs(stage)}
-    everything = [command for commands in runs.values() for command in commands]
+    runs = {id(each): (script, commands) for each, script, commands in _runs(stage)}
+    everything = [command for _, commands in runs.values() for command in commands]
     text = "\n".join(_text(instruction) for instruction in stage.instructions)
     has_epoch = False
     for instruction in map(_innermost, stage.instructions):
         has_epoch = has_epoch or any(name == _EPOCH for name, _ in instruction.pairs)
         yield from _of_instruction(dockerfile, instruction)
-        commands = runs.get(id(instruction), [])
+        script, commands = runs.get(id(instruction), ("", []))
         around = habits.Around(
             run=commands, stage=everything, text=text, shipped=shipped, has_epoch=has_epoch
         )
-        seen: Counter[str] = Counter()
         for command in commands:
             for finding in habits.find(command, around):
-                place = _place(dockerfile, instruction, command, seen[command.program])
+                place = _place(dockerfile, instruction, command, script)
                 yield diagnostic(
                     dockerfile.file,
                     dockerfile.data,
@@ -85,7 +83,6 @@ def _of_stage(dockerfile: Dockerfile, stage: Stage, *, shipped: bool) -> Iterato
                     hint=finding.hint,
                     span=place,
                 )
-            seen[command.program] += 1
 
 
 def _innermost(instruction: Instruction) -> Instruction:
@@ -96,47 +93,53 @@ def _text(instruction: Instruction) -> str:
     return "\n".join([instruction.text, *(heredoc.content for heredoc in instruction.heredocs)])
 
 
-def _runs(stage: Stage) -> Iterator[tuple[Instruction, list[shell.Command]]]:
-    """Each RUN and its commands, as far as it is a shell that runs them."""
+def _runs(stage: Stage) -> Iterator[tuple[Instruction, str, list[shell.Command]]]:
+    """Each RUN, its script and the commands in it, as far as it is a shell that runs them."""
     known = True
     for instruction in map(_innermost, stage.instructions):
         if instruction.keyword == "SHELL" and instruction.exec_form:
             known = instruction.exec_form[0].rpartition("/")[2] in shell.SHELLS
         if instruction.keyword == "RUN" and instruction.exec_form is not None:
-            yield instruction, shell.of_words(instruction.exec_form)
+            yield instruction, "", shell.of_words(instruction.exec_form)
         elif instruction.keyword == "RUN" and known:
-            yield instruction, _commands(instruction)
+            yield instruction, *_commands(instruction)
 
 
-def _commands(instruction: Instruction) -> list[shell.Command]:
+def _commands(instruction: Instruction) -> tuple[str, list[shell.Command]]:
     if not instruction.heredocs:
-        return shell.commands(instruction.text)
-    bodies = [heredoc.content for heredoc in instruction.heredocs]
+        return instruction.text, shell.commands(instruction.text)
+    body = instruction.heredocs[0].content
     try:
         alone = heredocs.marker(instruction.text) is not None
     except ExpandError:
         alone = False
     if alone:
-        first = bodies[0].partition("\n")[0]
+        first = body.partition("\n")[0]
         interpreter = re.split(r"[/ ]", first.strip())[-1] if first.startswith("#!") else "sh"
-        return shell.commands(bodies[0]) if interpreter in shell.SHELLS else []
+        return body, shell.commands(body) if interpreter in shell.SHELLS else []
+    script = f"{instruction.text}\n{body}"
     found = shell.commands(instruction.text)
     if found and found[0].program in shell.SHELLS:
-        found += shell.commands(bodies[0])
-    return found
+        found += shell.commands(body, at=len(instruction.text) + 1)
+    return script, found
 
 
 def _place(
-    dockerfile: Dockerfile, instruction: Instruction, command: shell.Command, number: int
+    dockerfile: Dockerfile, instruction: Instruction, command: shell.Command, script: str
 ) -> tuple[int, int]:
-    """Where the file names a program for the n-th time in an instruction; (0, 0) if nowhere."""
+    """Where the file names the program of a command; (0, 0) if nowhere."""
     if not command.words:
         return (0, 0)
+    named = re.compile(rf"(?<![\w.-]){re.escape(command.program)}(?![\w-])")
+    before = sum(1 for _ in named.finditer(script, 0, command.places[0]))
     start, end = _range(dockerfile.data, instruction)
-    name = re.escape(command.program.encode("utf-8", "surrogateescape"))
-    named = re.compile(rb"(?<![\w.-])" + name + rb"(?![\w-])")
-    places = [found.span() for found in named.finditer(dockerfile.data, start, end)]
-    return places[min(number, len(places) - 1)] if places else (0, 0)
+    text = text_of(dockerfile.data[start:end])
+    places = [found.span() for found in named.finditer(text)]
+    if not places:
+        return (0, 0)
+    first, last = places[min(max(before - 1, 0), len(places) - 1)]
+    at = start + len(bytes_of(text[:first]))
+    return at, at + len(bytes_of(text[first:last]))
 
 
 def _range(data: bytes, instruction: Instruction) -> tuple[int, int]:
