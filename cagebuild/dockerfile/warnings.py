@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from cagebuild.dockerfile import flags, habits, heredocs, shell
@@ -29,11 +30,14 @@ def warnings(dockerfile: Dockerfile, stages: tuple[Stage, ...]) -> tuple[Diagnos
     ``stages`` are those of ``stages.needed``: the last one is the target. Images in FROM and
     ``--from`` are pinned anyway and so no matter of this.
     """
-    found = [*_of_syntax(dockerfile)]
+    return tuple(islice(_all(dockerfile, stages), _MOST))
+
+
+def _all(dockerfile: Dockerfile, stages: tuple[Stage, ...]) -> Iterator[Diagnostic]:
+    yield from _of_syntax(dockerfile)
     shipped = _shipped(stages)
     for stage in stages:
-        found += _of_stage(dockerfile, stage, shipped=stage.index in shipped)
-    return tuple(found[:_MOST])
+        yield from _of_stage(dockerfile, stage, shipped=stage.index in shipped)
 
 
 def _shipped(stages: tuple[Stage, ...]) -> set[int]:
@@ -64,14 +68,13 @@ def _of_stage(dockerfile: Dockerfile, stage: Stage, *, shipped: bool) -> Iterato
     runs = {id(each): (script, commands) for each, script, commands in _runs(stage)}
     everything = [command for _, commands in runs.values() for command in commands]
     text = "\n".join(_text(instruction) for instruction in stage.instructions)
+    habitat = habits.Habitat.of(everything, text, shipped=shipped)
     has_epoch = False
     for instruction in map(_innermost, stage.instructions):
         has_epoch = has_epoch or any(name == _EPOCH for name, _ in instruction.pairs)
         yield from _of_instruction(dockerfile, instruction)
         script, commands = runs.get(id(instruction), ("", []))
-        around = habits.Around(
-            run=commands, stage=everything, text=text, shipped=shipped, has_epoch=has_epoch
-        )
+        around = habits.Around.of(commands, habitat, has_epoch=has_epoch)
         for command in commands:
             for finding in habits.find(command, around):
                 place = _place(dockerfile, instruction, command, script)
