@@ -78,12 +78,12 @@ def diagnostic(
     return Diagnostic(
         file=file,
         line=line,
-        column=column,
-        width=width,
+        column=min(column, _WIDEST),
+        width=min(width, _WIDEST),
         key=key,
-        message=message,
+        message=_printable(message),
         source_line=shown(line_of(data, line)),
-        hint=hint,
+        hint=_printable(hint),
     )
 
 
@@ -109,10 +109,18 @@ def text_of(data: bytes) -> str:
     return data.decode("utf-8", "surrogateescape")
 
 
+def bytes_of(text: str) -> bytes:
+    """The bytes that ``text_of`` made a text of."""
+    return text.encode("utf-8", "surrogateescape")
+
+
 def shown(text: str) -> str:
     """Text of a file in a message: one line, nothing that moves a terminal's cursor."""
-    cut = text if len(text) <= _WIDEST else text[:_WIDEST] + "…"
-    return "".join(c if c.isprintable() or c == "\t" else "\ufffd" for c in cut)
+    return _printable(text if len(text) <= _WIDEST else text[:_WIDEST] + "…")
+
+
+def _printable(text: str) -> str:
+    return "".join(c if c.isprintable() or c == "\t" else "\ufffd" for c in text)
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
