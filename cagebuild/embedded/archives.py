@@ -65,6 +65,7 @@ def unpack(
     unpacked = _Unpacked(top, attributes, label)
     for entry in read_tar(_plain(region, label, scratch), label, apply_globals=False):
         unpacked.add(entry)
+    unpacked.finish()
 
 
 def _region(file: Node) -> Region | None:
@@ -139,6 +140,13 @@ class _Unpacked:
         self._top = top
         self._attributes = attributes
         self._label = label
+        self._directories: dict[Parts, Entry] = {}
+
+    def finish(self) -> None:
+        """Refuse an archive that has removed its own directories, as BuildKit does."""
+        for parts, entry in self._directories.items():
+            if node_at(self._top, resolve(self._top, parts)) is None:
+                raise self._refused(entry, "a later entry removes it")
 
     def add(self, entry: Entry) -> None:
         """Put one entry in its place; what is there gives way, unless both are directories."""
@@ -167,6 +175,8 @@ class _Unpacked:
             node.links += 1
         self._put_on(node, entry.node)
         inside[name] = node
+        if node.kind is Kind.DIRECTORY:
+            self._directories[tuple(parts)] = entry
 
     def _parts(self, name: bytes, entry: Entry) -> list[bytes]:
         depth = 0

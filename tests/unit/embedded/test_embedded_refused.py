@@ -144,6 +144,8 @@ def archive_error(tmp_path: Path, data: bytes, before: str = "") -> str:
         ([tars.hard_link("h", "nowhere")], "a hard link to /nowhere, which is not there"),
         ([tars.directory("d"), tars.hard_link("h", "d")], "which is a directory"),
         ([tars.hard_link("h", "../../etc/passwd")], "which is not there"),
+        ([tars.directory("a/b"), tars.symlink("a", "x")], "entry a/b: a later entry removes it"),
+        ([tars.regular("a"), tars.hard_link("a", "a")], "a hard link to /a, which is not there"),
         ([tars.device("w", 0, 0)], "stands for a removed file"),
         ([tars.regular("n" * 256)], "no file can have the name nnn"),
     ],
