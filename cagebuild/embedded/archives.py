@@ -51,10 +51,10 @@ def is_archive(file: Node) -> bool:
 
 def unpack(
     file: Node, root: Node, place: Parts, attributes: Attributes, *, label: str, scratch: Path
-) -> None:
+) -> set[Node]:
     """Unpack into the directory at a resolved path; ``scratch`` is a new file for its bytes.
 
-    Raises Refused and ImageError.
+    Returns the directories that were made without an entry for them. Raises Refused and ImageError.
     """
     region = _region(file)
     if region is None:
@@ -66,6 +66,7 @@ def unpack(
     for entry in read_tar(_plain(region, label, scratch), label, apply_globals=False):
         unpacked.add(entry)
     unpacked.finish()
+    return unpacked.implied
 
 
 def _region(file: Node) -> Region | None:
@@ -140,6 +141,7 @@ class _Unpacked:
         self._top = top
         self._attributes = attributes
         self._label = label
+        self.implied: set[Node] = set()
         self._directories: dict[Parts, Entry] = {}
 
     def finish(self) -> None:
@@ -202,6 +204,7 @@ class _Unpacked:
                 check_name(part)
                 node = Node(Kind.DIRECTORY, mode=0o755, origin=self._attributes.origin)
                 inside[part] = node
+                self.implied.add(node)
             here = node
         if here.kind is not Kind.DIRECTORY:
             raise self._refused(entry, f"{shown(b'/'.join(place))} is not a directory")
