@@ -51,10 +51,10 @@ def is_archive(file: Node) -> bool:
 
 def unpack(
     file: Node, root: Node, place: Parts, attributes: Attributes, *, label: str, scratch: Path
-) -> None:
+) -> set[Node]:
     """Unpack into the directory at a resolved path; ``scratch`` is a new file for its bytes.
 
-    Raises Refused and ImageError.
+    Returns the directories that were made without an entry for them. Raises Refused and ImageError.
     """
     region = _region(file)
     if region is None:
@@ -65,6 +65,8 @@ def unpack(
     unpacked = _Unpacked(top, attributes, label)
     for entry in read_tar(_plain(region, label, scratch), label, apply_globals=False):
         unpacked.add(entry)
+    unpacked.finish()
+    return unpacked.implied
 
 
 def _region(file: Node) -> Region | None:
@@ -139,6 +141,14 @@ class _Unpacked:
         self._top = top
         self._attributes = attributes
         self._label = label
+        self.implied: set[Node] = set()
+        self._directories: dict[Parts, Entry] = {}
+
+    def finish(self) -> None:
+        """Refuse an archive that has removed its own directories, as BuildKit does."""
+        for parts, entry in self._directories.items():
+            if node_at(self._top, resolve(self._top, parts)) is None:
+                raise self._refused(entry, "a later entry removes it")
 
     def add(self, entry: Entry) -> None:
         """Put one entry in its place; what is there gives way, unless both are directories."""
@@ -167,6 +177,8 @@ class _Unpacked:
             node.links += 1
         self._put_on(node, entry.node)
         inside[name] = node
+        if node.kind is Kind.DIRECTORY:
+            self._directories[tuple(parts)] = entry
 
     def _parts(self, name: bytes, entry: Entry) -> list[bytes]:
         depth = 0
@@ -192,6 +204,7 @@ class _Unpacked:
                 check_name(part)
                 node = Node(Kind.DIRECTORY, mode=0o755, origin=self._attributes.origin)
                 inside[part] = node
+                self.implied.add(node)
             here = node
         if here.kind is not Kind.DIRECTORY:
             raise self._refused(entry, f"{shown(b'/'.join(place))} is not a directory")

@@ -28,9 +28,9 @@ from cagebuild.image.layers import components
 from cagebuild.image.tree import Kind, Node
 
 if TYPE_CHECKING:
-    import re
     from collections.abc import Iterator
 
+    from cagebuild.dockerfile.globs import Glob
     from cagebuild.embedded.modes import Mode
     from cagebuild.embedded.owners import Owner
     from cagebuild.embedded.patterns import Matched
@@ -108,14 +108,14 @@ def matches(root: Node, source: bytes) -> list[Parts]:
     return [(*start, *path) for path in _matching(top, pattern)]
 
 
-def _matching(top: Node, pattern: re.Pattern[str]) -> Iterator[Parts]:
+def _matching(top: Node, pattern: Glob) -> Iterator[Parts]:
     """Paths below a directory that match; not what is in a directory that does."""
     pending: list[tuple[Parts, Iterator[tuple[bytes, Node]]]] = [((), _sorted(top))]
     while pending:
         before, entries = pending[-1]
         for name, node in entries:
             path = (*before, name)
-            if pattern.fullmatch(b"/".join(path).decode("utf-8", "surrogateescape")):
+            if pattern.matches(b"/".join(path).decode("utf-8", "surrogateescape")):
                 yield path
             elif node.children:
                 pending.append((path, _sorted(node)))

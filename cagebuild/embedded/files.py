@@ -147,7 +147,7 @@ def _copy_items(
             continue
         # Neither --chmod nor --exclude is for what is unpacked.
         copier.make(job.destination.parts, mode=0o755)
-        archives.unpack(
+        job.copied.on_the_way |= archives.unpack(
             archive,
             job.target,
             resolve(job.target, job.destination.parts),

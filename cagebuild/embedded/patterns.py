@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from functools import cache
 from typing import TYPE_CHECKING
 
+from cagebuild.dockerfile.globs import Glob, InvalidGlobError
 from cagebuild.embedded.refused import Refused
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
+
+_STARS = re.compile(r"(\\.|\[\^?(?:\\.|[^]\\])+\])|\*+", re.DOTALL)
+"""Runs of stars; escapes and brackets are found so that none is seen in them."""
 
 Matched = tuple[bool, ...]
 """Which of several patterns matched a directory."""
@@ -25,67 +28,23 @@ def has_wildcards(text: str) -> bool:
     return re.search(r"[*?[]", re.sub(r"\\.?", "", text, flags=re.DOTALL)) is not None
 
 
-@cache
-def glob(pattern: str) -> re.Pattern[str]:
-    """A pattern for a whole path, where ``*`` and ``?`` stop at slashes; raises Refused."""
-    out = []
-    at = 0
-    while at < len(pattern):
-        char = pattern[at]
-        at += 1
-        if char == "*":
-            out.append("[^/]*")
-        elif char == "?":
-            out.append("[^/]")
-        elif char == "[":
-            text, at = _class(pattern, at)
-            out.append(text)
-        elif char == "\\":
-            if at == len(pattern):
-                raise _bad(pattern)
-            out.append(re.escape(pattern[at]))
-            at += 1
-        else:
-            out.append(re.escape(char))
-    return re.compile("".join(out), re.DOTALL)
+def glob(pattern: str) -> Glob:
+    """A pattern for a whole path, where ``**`` is no more than ``*``; raises Refused."""
+    return _glob(_STARS.sub(lambda found: found[1] or "*", pattern), pattern)
 
 
-def _class(pattern: str, at: int) -> tuple[str, int]:
-    """The regular expression of ``[…]`` whose inside starts at ``at``, and where it ends."""
-    negated = pattern.startswith("^", at)
-    at += negated
-    ranges: list[str] = []
-    while not ranges or not pattern.startswith("]", at):
-        low, at = _class_char(pattern, at)
-        high = low
-        if pattern.startswith("-", at):
-            high, at = _class_char(pattern, at + 1)
-        # A range that is the wrong way round matches nothing.
-        ranges += [f"{re.escape(low)}-{re.escape(high)}"] if low <= high else [""]
-    inside = "".join(ranges)
-    if not inside:
-        return ("(?s:.)" if negated else "(?!)"), at + 1
-    return f"[{'^' if negated else ''}{inside}]", at + 1
-
-
-def _class_char(pattern: str, at: int) -> tuple[str, int]:
-    if at < len(pattern) and pattern[at] == "\\":
-        at += 1
-    elif pattern[at : at + 1] in ("-", "]"):
-        raise _bad(pattern)
-    if at + 1 >= len(pattern):
-        raise _bad(pattern)
-    return pattern[at], at + 1
-
-
-def _bad(pattern: str) -> Refused:
-    return Refused(f"{pattern!r} is not a pattern", hint="write '[[]' for a '[' that is a name's")
+def _glob(text: str, written: str) -> Glob:
+    try:
+        return Glob.parse(text)
+    except InvalidGlobError as error:
+        hint = "write '[[]' for a '[' that is a name's"
+        raise Refused(f"{written!r} is not a pattern: {error}", hint=hint) from error
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Pattern:
     exception: bool
-    match: Callable[[str], object]
+    glob: Glob
 
 
 class Patterns:
@@ -106,7 +65,7 @@ class Patterns:
         for number, pattern in enumerate(self._patterns):
             match = bool(parent) and parent[number]
             if not match and pattern.exception == matched:
-                match = bool(pattern.match(path))
+                match = pattern.glob.matches(path)
             each.append(match)
             if match:
                 matched = not pattern.exception
@@ -118,9 +77,8 @@ def _read(text: str) -> _Pattern:
     exception = text.startswith("!")
     text = text[exception:]
     if not text:
-        raise _bad("!")
-    glob(text)  # for what it refuses
-    return _Pattern(exception=exception, match=_deep_glob(text).fullmatch)
+        raise Refused("'!' is not a pattern", hint="name what is to be taken after all behind it")
+    return _Pattern(exception=exception, glob=_glob(text, text))
 
 
 def _cleaned(path: str) -> str:
@@ -133,36 +91,3 @@ def _cleaned(path: str) -> str:
         elif part not in ("", ".") and not (part == ".." and rooted):
             parts.append(part)
     return "/" * rooted + "/".join(parts) or "."
-
-
-def _deep_glob(pattern: str) -> re.Pattern[str]:
-    """A pattern where ``**`` is any number of directories, and any name at the end."""
-    out: list[str] = []
-    at = 0
-    while at < len(pattern):
-        char = pattern[at]
-        at += 1
-        if char == "*" and pattern.startswith("*", at):
-            at += 1
-            at += pattern.startswith("/", at)
-            first, last = at <= 3 and not out, at == len(pattern)
-            # Without a slash between, ``**`` at the start is any beginning of a name, too.
-            any_start = first and "/" not in pattern[:at] and _plain(pattern[at:])
-            out.append(".*" if last or any_start else "(.*/)?")
-        elif char == "*":
-            out.append("[^/]*")
-        elif char == "?":
-            out.append("[^/]")
-        elif char == "[":
-            text, at = _class(pattern, at)
-            out.append(text)
-        elif char == "\\" and at < len(pattern):
-            out.append(re.escape(pattern[at]))
-            at += 1
-        else:
-            out.append(re.escape(char))
-    return re.compile("".join(out))
-
-
-def _plain(text: str) -> bool:
-    return not re.search(r"[*?[\]\\]", text)

@@ -29,8 +29,9 @@ def facts(root: Node, config: ImageConfig) -> Facts:
         "files": lines(root),
         "config": {
             "Env": list(config.env),
-            "Entrypoint": config.entrypoint and list(config.entrypoint),
-            "Cmd": config.cmd and list(config.cmd),
+            # Some engines write an empty list where there is none.
+            "Entrypoint": list(config.entrypoint or ()) or None,
+            "Cmd": list(config.cmd or ()) or None,
             "User": config.user,
             "WorkingDir": config.workdir,
             "ExposedPorts": list(config.exposed_ports),

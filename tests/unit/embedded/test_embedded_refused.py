@@ -20,6 +20,7 @@ CONTEXT = {
     "d/a": folder(),
     "etc/passwd": PASSWD,
     "image/tmp": folder(0o777),
+    "t.tar": Entry(data=tars.archive(tars.regular("tmp/x"))),
     "image/lib": link("usr"),
     "image/usr": folder(),
     "image/loop": link("loop"),
@@ -93,6 +94,10 @@ def test_a_mistake(dockerfile: str, line: int, message: str, tmp_path: Path) -> 
         ("FROM scratch\nCOPY image /\nCOPY --link a /lib\n", "/lib: the image has a symlink"),
         ("FROM scratch\nCOPY image /\nCOPY --link a /usr\n", "/usr: the image has a directory"),
         ("FROM scratch\nCOPY image /\nCOPY --link d /file\n", "/file: the image has a file"),
+        (
+            "FROM scratch\nCOPY image /\nADD --link t.tar /\n",
+            "/tmp: the image's has 0777 and 0:0",
+        ),
     ],
 )
 def test_a_link_that_engines_disagree_on(dockerfile: str, what: str, tmp_path: Path) -> None:
@@ -144,6 +149,8 @@ def archive_error(tmp_path: Path, data: bytes, before: str = "") -> str:
         ([tars.hard_link("h", "nowhere")], "a hard link to /nowhere, which is not there"),
         ([tars.directory("d"), tars.hard_link("h", "d")], "which is a directory"),
         ([tars.hard_link("h", "../../etc/passwd")], "which is not there"),
+        ([tars.directory("a/b"), tars.symlink("a", "x")], "entry a/b: a later entry removes it"),
+        ([tars.regular("a"), tars.hard_link("a", "a")], "a hard link to /a, which is not there"),
         ([tars.device("w", 0, 0)], "stands for a removed file"),
         ([tars.regular("n" * 256)], "no file can have the name nnn"),
     ],
