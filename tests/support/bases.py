@@ -16,12 +16,30 @@ if TYPE_CHECKING:
 BUSYBOX = Path("/bin/busybox")
 APPLETS = (
     *("cat", "chmod", "chown", "date", "dd", "echo", "env", "false", "find", "grep", "head", "id"),
-    *("ln", "ls", "mkdir", "mv", "rm", "seq", "sh", "sleep", "stat", "test", "touch", "tr", "true"),
+    *(
+        "ln",
+        "ls",
+        "mkdir",
+        "mv",
+        "rm",
+        "seq",
+        "sh",
+        "sleep",
+        "stat",
+        "test",
+        "touch",
+        "tr",
+        "true",
+        "wc",
+        "wget",
+    ),
 )
 
 
-def push_busybox(registry: RunningRegistry, repository: str = "busybox") -> str:
-    """Push an image of a static busybox; its reference, by digest."""
+def push_busybox(
+    registry: RunningRegistry, repository: str = "busybox", headers: dict[str, str] | None = None
+) -> str:
+    """Push an image of a static busybox that knows its repository; its reference, by digest."""
     layer = archive(
         directory("bin"),
         directory("etc"),
@@ -32,9 +50,9 @@ def push_busybox(registry: RunningRegistry, repository: str = "busybox") -> str:
         *(symlink(f"bin/{name}", "busybox") for name in APPLETS),
     )
     files = Files()
-    config: Json = {"Env": ["PATH=/bin", "FROM_BASE=1"], "Cmd": ["/bin/sh"]}
+    config: Json = {"Env": ["PATH=/bin", f"BASE={repository}"], "Cmd": ["/bin/sh"]}
     described = files.image(layer, config=config)
-    pusher = Pusher(registry, repository)
+    pusher = Pusher(registry, repository, headers)
     try:
         for name, data in files.files.items():
             if f"sha256:{name.rpartition('/')[2]}" != described["digest"]:
