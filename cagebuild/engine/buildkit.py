@@ -73,13 +73,17 @@ class BuildKit:
         dockerfile = _read(job.dockerfile)
         _check_heredocs(dockerfile, builder)
         archive = job.scratch / "image.tar"
-        if builder.exports:
-            output = _fields("type=oci", f"dest={archive}")
-            _run(job, builder, dockerfile, ["--output", output])
-        else:
-            with _name_in_store(builder) as name:
-                _run(job, builder, dockerfile, ["--load", "--tag", name])
-                _save(job, builder, name, archive)
+        try:
+            if builder.exports:
+                output = _fields("type=oci", f"dest={archive}")
+                _run(job, builder, dockerfile, ["--output", output])
+            else:
+                with _name_in_store(builder) as name:
+                    _run(job, builder, dockerfile, ["--load", "--tag", name])
+                    _save(job, builder, name, archive)
+        except BaseException:
+            archive.unlink(missing_ok=True)
+            raise
         return archive
 
     def _ready(self) -> Builder:

@@ -71,13 +71,14 @@ def push_image(
     *layers: bytes,
     config: dict[str, Any],
     tag: str = "latest",
+    headers: dict[str, str] | None = None,
 ) -> str:
     """Put an image of those layers into a registry; its name by digest."""
     files = Files()
     history: list[Json] = [{"created_by": f"layer {number}"} for number in range(len(layers))]
     digest = files.image(*layers, config=config, history=history)["digest"]
     assert isinstance(digest, str)
-    pusher = Pusher(registry, repository)
+    pusher = Pusher(registry, repository, headers)
     data = {f"sha256:{path[-64:]}": blob for path, blob in files.files.items()}
     for name, blob in data.items():
         if name != digest:
@@ -87,10 +88,12 @@ def push_image(
     return f"{registry.host}/{repository}@{digest}"
 
 
-def push_busybox(registry: RunningRegistry, repository: str = "busybox") -> str:
+def push_busybox(
+    registry: RunningRegistry, repository: str = "busybox", headers: dict[str, str] | None = None
+) -> str:
     """Put an image with a shell, whose user is root, into a registry; its name by digest."""
     config = {"Env": ["PATH=/bin", "FROM_BASE=1"], "Cmd": ["/bin/sh"]}
-    return push_image(registry, repository, busybox_layer(), config=config)
+    return push_image(registry, repository, busybox_layer(), config=config, headers=headers)
 
 
 @contextmanager

@@ -380,7 +380,6 @@ LINKED: dict[str, tuple[Items, dict[str, int]]] = {
         [regular("f", b"1", mode=0o600), hard_link("g", "f", 0o600)],
         {"f": 2, "g": 2},
     ),
-    "another time": ([regular("f", b"1", mtime=9), hard_link("g", "f")], {"f": 2, "g": 2}),
 }
 
 
