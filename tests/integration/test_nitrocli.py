@@ -17,6 +17,7 @@ from cagebuild.nitro.build import BootFiles
 from cagebuild.nitrocli import engine, run, tool
 from cagebuild.nitrocli.stops import Stops
 from tests.support import nitrocli
+from tests.support.e2e import shared_lab
 from tests.support.engines import docker_daemon
 from tests.support.images import Files, named
 from tests.support.nitro import arm_image
@@ -160,6 +161,21 @@ url = "{url}"
         workspace.ok("lock")
         ours = workspace.ok("pcr").pcrs()
         assert workspace.ok(*VERIFY, "--nitro-image", image).pcrs() == ours
+
+
+@pytest.mark.network
+def test_so_it_does_for_this_projects_own_service(
+    image: str, docker: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Debian's packages, the real runtime and the kernel from source, which has the driver in it."""
+    repo = shared_lab(tmp_path_factory).service
+    before = nitrocli.contents(docker)
+    (ours,) = repo.invoke("pcr").pcrs().values()
+    ended = repo.invoke(*VERIFY, "--nitro-image", image, DOCKER_HOST=docker)
+    (theirs,) = ended.pcrs().values()
+    assert theirs["PCR2"] == ours["PCR2"]
+    assert "PCR0 and PCR1 are those with an empty nsm.ko" in ended.out
+    assert nitrocli.contents(docker) == before
 
 
 def test_without_a_driver_both_are_given_an_empty_one(image: str, workspace: Workspace) -> None:
