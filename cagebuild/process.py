@@ -10,10 +10,12 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import select
 import shlex
 import shutil
 import signal
 import subprocess
+import time
 from typing import TYPE_CHECKING, BinaryIO
 
 from cagebuild.errors import ToolFailedError, ToolMissingError
@@ -27,6 +29,16 @@ _TAIL = 1 << 16
 _LOOK_AGAIN = 0.2
 """Seconds between two looks at a program that is watched."""
 _ENGINES = ("DOCKER_HOST", "DOCKER_CONTEXT", "DOCKER_CONFIG", "CONTAINER_HOST", "XDG_RUNTIME_DIR")
+_BUILDER = re.compile(
+    r"DOCKER_(HOST|CONTEXT|CONFIG|TLS|TLS_VERIFY|CERT_PATH|API_VERSION)|BUILDX_(BUILDER|CONFIG)"
+    # Where credential helpers and caches find who the user is.
+    r"|(AWS|AZURE|ACTIONS|GOOGLE|CLOUDSDK)_\w+|GITHUB_(TOKEN|REPOSITORY|API_URL)|SSH_AUTH_SOCK"
+    r"|XDG_RUNTIME_DIR|DBUS_SESSION_BUS_ADDRESS|GNUPGHOME|PASSWORD_STORE_DIR"
+    r"|(https?|all|no)_proxy|HTTPS?_PROXY|ALL_PROXY|NO_PROXY|SSL_CERT_(FILE|DIR)"
+)
+_LONGEST_LINE = 1 << 16
+_GRACE = 10.0
+"""Seconds that a program which is followed has to end by itself."""
 _NETWORK = re.compile(
     r"(PIP_\w+|(https?|all|no)_proxy|SSL_CERT_(FILE|DIR)|REQUESTS_CA_BUNDLE|NETRC|XDG_CONFIG_HOME)",
     re.IGNORECASE,
@@ -52,6 +64,14 @@ def network_settings() -> dict[str, str]:
 def engine_settings() -> dict[str, str]:
     """Where the user's container engine is: not what runs in it."""
     return {name: os.environ[name] for name in _ENGINES if name in os.environ}
+
+
+def builder_settings() -> dict[str, str]:
+    """Which builder the user has chosen, and how it is reached: not what it makes.
+
+    So neither SOURCE_DATE_EPOCH nor BuildKit's switches (``BUILDX_NO_…``, ``BUILDKIT_…``).
+    """
+    return {name: value for name, value in os.environ.items() if _BUILDER.fullmatch(name)}
 
 
 def run(
@@ -139,6 +159,95 @@ def watch(
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
+
+
+def follow(
+    argv: Sequence[str],
+    *,
+    say: Callable[[str], None],
+    env: Mapping[str, str],
+    pass_fds: Sequence[int] = (),
+) -> int:
+    """Run a long program, hand on each line that it says, and return its exit status.
+
+    Both of its outputs are one. ``say`` gets lines as they come, without their ends; one of more
+    than 64 KiB in pieces. Where there is nothing new it gets an empty one, at least twice a second;
+    whatever it raises is passed on after the program was asked to end (SIGTERM, then SIGKILL) with
+    all that it started. ``env`` is added to PATH, HOME and LC_ALL=C. Raises ToolMissingError.
+    """
+    try:
+        process = subprocess.Popen(
+            list(argv),
+            env={**_bare_environment(), **env},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            pass_fds=pass_fds,
+        )
+    except FileNotFoundError as error:
+        raise ToolMissingError(f"the program '{argv[0]}' is not on this machine") from error
+    with process:
+        output = process.stdout.fileno() if process.stdout is not None else -1
+        try:
+            _say_lines(process, output, say)
+        except BaseException:
+            _end_session(process, output)
+            raise
+    return process.returncode
+
+
+def _say_lines(process: subprocess.Popen[bytes], output: int, say: Callable[[str], None]) -> None:
+    """Until the program has ended and said all; a program that it left behind is not waited for."""
+    pending = b""
+    while True:
+        if not select.select([output], [], [], _LOOK_AGAIN)[0]:
+            if process.poll() is not None:
+                break
+            say("")
+            continue
+        data = os.read(output, 1 << 16)
+        if not data:
+            break
+        *lines, pending = (pending + data).split(b"\n")
+        if len(pending) > _LONGEST_LINE:
+            lines.append(pending)
+            pending = b""
+        for line in lines:
+            say(line.decode(errors="replace").removesuffix("\r"))
+    if pending:
+        say(pending.decode(errors="replace"))
+    while True:
+        try:
+            process.wait(timeout=_LOOK_AGAIN)
+        except subprocess.TimeoutExpired:
+            say("")
+        else:
+            return
+
+
+def _end_session(process: subprocess.Popen[bytes], output: int) -> None:
+    """Ask a program and all of its session to end, and make them. A second Ctrl-C cuts it short."""
+    try:
+        _signal_session(process, signal.SIGTERM)
+        end = time.monotonic() + _GRACE
+        while _signal_session(process, 0) and time.monotonic() < end:
+            process.poll()
+            # Read, as it may have more to say before it can end.
+            if select.select([output], [], [], 0.02)[0] and not os.read(output, 1 << 16):
+                time.sleep(0.02)
+    finally:
+        _signal_session(process, signal.SIGKILL)
+        process.wait()
+
+
+def _signal_session(process: subprocess.Popen[bytes], number: int) -> bool:
+    """Whether there was anybody to get the signal."""
+    try:
+        os.killpg(process.pid, number)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 def last_lines(log: BinaryIO, count: int = _LAST_LINES) -> list[str]:

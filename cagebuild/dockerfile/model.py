@@ -30,6 +30,14 @@ class Heredoc:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Origin:
+    """What ``--from=`` of COPY, or ``from=`` of a mount, names: a stage or an image."""
+
+    name: str
+    span: Span
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Instruction:
     """One instruction."""
 
@@ -43,16 +51,20 @@ class Instruction:
     """The words of a JSON array of strings, where the arguments are one."""
     words: tuple[str, ...]
     """The arguments as BuildKit splits them for this keyword, quotes still there: sources and
-    destination of COPY and ADD, ports, volumes, the image and ``AS name`` of FROM. Not of RUN, CMD,
+    destination of COPY and ADD, ports, volumes, the image and ``AS name`` of FROM, the one word of
+    USER, WORKDIR, STOPSIGNAL and MAINTAINER, ``CMD`` or ``NONE`` of HEALTHCHECK. Not of RUN, CMD,
     ENTRYPOINT, SHELL and the pairs of ENV, LABEL and ARG."""
     pairs: tuple[tuple[str, str | None], ...]
     """Of ENV, LABEL and ARG: names and values, quotes and variables as written; None for an ARG
     without a default."""
     heredocs: tuple[Heredoc, ...]
+    """Of ONBUILD, those of the instruction that it holds."""
     inner: Instruction | None
     """Of ONBUILD, and of HEALTHCHECK with CMD: the instruction that it holds."""
     line: int
     last_line: int
+    origins: tuple[Origin, ...] = ()
+    """Of COPY one at most, of RUN as many as its mounts have."""
 
     def flag(self, name: str) -> str | None:
         """The last value of a flag, or None where it is not given."""
@@ -70,6 +82,8 @@ class Stage:
     """What stands after FROM: a stage, ``scratch`` or an image, unexpanded."""
     image_span: Span
     """Of that word."""
+    words_end: int
+    """The byte after the last word of FROM: where a name can be put."""
     from_instruction: Instruction
     instructions: tuple[Instruction, ...]
 
