@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, BinaryIO, Literal, assert_never
 from cagebuild.digest import Digest
 from cagebuild.files import new_folder, replacing
 from cagebuild.image.manifest import OCI_CONFIG, OCI_INDEX, OCI_LAYER, OCI_MANIFEST
+from cagebuild.image.reference import Reference
 from cagebuild.image.tarfields import BLOCK
 from cagebuild.image.tarwriter import TarWriter, file_header, write_tree
 from cagebuild.image.tree import Kind, Node
@@ -114,7 +115,8 @@ def _documents(
                     "platform": platform,
                     "annotations": {
                         "org.opencontainers.image.ref.name": name.rpartition(":")[2],
-                        "io.containerd.image.name": name,
+                        # In full: containerd, and Docker with it, knows no other names.
+                        "io.containerd.image.name": str(Reference.parse(name)),
                     },
                 }
             ],

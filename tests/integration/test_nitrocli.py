@@ -17,7 +17,8 @@ from cagebuild.nitro.build import BootFiles
 from cagebuild.nitrocli import engine, run, tool
 from cagebuild.nitrocli.stops import Stops
 from tests.support import nitrocli
-from tests.support.engines import docker_daemon
+from tests.support.e2e import shared_lab
+from tests.support.engines import Daemon, DockerKind, docker_daemon
 from tests.support.images import Files, named
 from tests.support.nitro import arm_image
 from tests.support.registry import docker_registry
@@ -36,23 +37,23 @@ COMPARED = {"PCR0", "PCR1", "PCR2"}
 
 
 @pytest.fixture(scope="module")
-def docker() -> Iterator[str]:
+def docker() -> Iterator[Daemon]:
     with docker_daemon() as daemon:
-        yield daemon.address
+        yield daemon
 
 
 @pytest.fixture(scope="module")
-def image(docker: str, tmp_path_factory: pytest.TempPathFactory) -> str:
+def image(docker: Daemon, tmp_path_factory: pytest.TempPathFactory) -> str:
     """The id of an image with nitro-cli."""
     layer = nitrocli.layer(tmp_path_factory.mktemp("tool"))
     return nitrocli.import_image(docker, layer, "nitro-cli:test", "VOLUME /scratch")
 
 
 @pytest.fixture
-def workspace(docker: str, image: str, tmp_path: Path) -> Iterator[Workspace]:
+def workspace(docker: Daemon, image: str, tmp_path: Path) -> Iterator[Workspace]:
     """A workspace with a private Docker, which holds neither more nor less afterwards."""
     made = Workspace(tmp_path)
-    made.environment["DOCKER_HOST"] = docker
+    made.environment["DOCKER_HOST"] = docker.address
     before = nitrocli.contents(docker)
     yield made
     assert nitrocli.contents(docker) == before
@@ -67,7 +68,7 @@ def locked(workspace: Workspace) -> Workspace:
 
 
 @pytest.fixture
-def script(docker: str, workspace: Workspace, tmp_path: Path) -> Iterator[Any]:
+def script(docker: Daemon, workspace: Workspace, tmp_path: Path) -> Iterator[Any]:
     """Images in which nitro-cli is a script: ``script(text)`` gives an id."""
     made: list[str] = []
 
@@ -80,7 +81,7 @@ def script(docker: str, workspace: Workspace, tmp_path: Path) -> Iterator[Any]:
 
     yield make
     for one in made:
-        nitrocli.engine(docker, "rmi", "--force", one)
+        docker.docker("rmi", "--force", one)
 
 
 # the same
@@ -120,9 +121,8 @@ ABOVE = archive(
 )
 
 
-def test_so_it_does_for_an_awkward_image_with_the_runtime(
-    image: str, workspace: Workspace, tmp_path: Path
-) -> None:
+def awkward(workspace: Workspace, folder: Path) -> None:
+    """A locked cage ``//svc`` on an awkward image, with a runtime of programs that run nothing."""
     made = Files()
     config: dict[str, object] = {
         "Entrypoint": ["/bin/app"],
@@ -133,13 +133,17 @@ def test_so_it_does_for_an_awkward_image_with_the_runtime(
     }
     made.layout(named(made.image(AWKWARD, ABOVE, config=config), "latest"))
     made.folder(workspace.root / "svc/base")
-    served = tmp_path / "served"
+    served = folder / "served"
     served.mkdir()
     digest = installer(served)
     with serving(served) as url:
-        workspace.write(
-            "svc/cage.toml",
-            f"""\
+        text = RUNTIME.format(digest=digest, url=url)
+        workspace.write("svc/cage.toml", text)
+        workspace.commit()
+        workspace.ok("lock")
+
+
+RUNTIME = """\
 [base]
 archive = "base"
 
@@ -154,12 +158,44 @@ time = 1_600_000_000
 [runtime]
 installer = "{digest}"
 url = "{url}"
-""",
-        )
-        workspace.commit()
-        workspace.ok("lock")
-        ours = workspace.ok("pcr").pcrs()
-        assert workspace.ok(*VERIFY, "--nitro-image", image).pcrs() == ours
+"""
+
+
+def test_so_it_does_for_an_awkward_image_with_the_runtime(
+    image: str, workspace: Workspace, tmp_path: Path
+) -> None:
+    awkward(workspace, tmp_path)
+    ours = workspace.ok("pcr").pcrs()
+    assert workspace.ok(*VERIFY, "--nitro-image", image).pcrs() == ours
+
+
+@pytest.mark.parametrize("kind", ["26-overlay2", "26-containerd", "28-overlay2", "28-containerd"])
+def test_so_it_does_with_newer_dockers(kind: DockerKind, tmp_path: Path) -> None:
+    with docker_daemon(kind) as docker:
+        layer = nitrocli.layer(tmp_path)
+        image = nitrocli.import_image(docker, layer, "nitro-cli:test", "VOLUME /scratch")
+        made = Workspace(tmp_path)
+        made.environment |= docker.env
+        awkward(made, tmp_path)
+        ours = made.ok("pcr").pcrs()
+        before = nitrocli.contents(docker)
+        assert made.ok(*VERIFY, "--nitro-image", image).pcrs() == ours
+        assert nitrocli.contents(docker) == before
+
+
+@pytest.mark.network
+def test_so_it_does_for_this_projects_own_service(
+    image: str, docker: Daemon, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Debian's packages, the real runtime, and a kernel that has the driver in it."""
+    repo = shared_lab(tmp_path_factory).service
+    before = nitrocli.contents(docker)
+    (ours,) = repo.invoke("pcr").pcrs().values()
+    ended = repo.invoke(*VERIFY, "--nitro-image", image, DOCKER_HOST=docker.address)
+    (theirs,) = ended.pcrs().values()
+    assert theirs["PCR2"] == ours["PCR2"]
+    assert "PCR0 and PCR1 are those with an empty nsm.ko" in ended.out
+    assert nitrocli.contents(docker) == before
 
 
 def test_without_a_driver_both_are_given_an_empty_one(image: str, workspace: Workspace) -> None:
@@ -273,11 +309,11 @@ def test_a_tool_that_fails_is_told_in_its_own_words(
     assert answer.out == ""
 
 
-def test_an_image_without_the_tool(docker: str, locked: Workspace, tmp_path: Path) -> None:
+def test_an_image_without_the_tool(docker: Daemon, locked: Workspace, tmp_path: Path) -> None:
     layer = nitrocli.write_tree(tmp_path / "empty.tar", {})
     other = nitrocli.import_image(docker, layer, "empty:test")
     answer = locked.run(*VERIFY, "--nitro-image", other)
-    nitrocli.engine(docker, "rmi", other)
+    docker.docker("rmi", other)
     assert answer.code == 41
     assert "has to have nitro-cli on its PATH" in answer.err
 
@@ -293,15 +329,15 @@ def test_what_is_wrong_with_the_image_is_nitro_clis_to_say(script: Any, locked: 
 
 
 def test_an_image_of_a_registry_is_pulled_by_digest(
-    docker: str, image: str, locked: Workspace, tmp_path: Path
+    docker: Daemon, image: str, locked: Workspace, tmp_path: Path
 ) -> None:
     with docker_registry(tmp_path / "registry") as registry:
         name = f"{registry.host}/tools/nitro-cli"
-        nitrocli.engine(docker, "tag", image, f"{name}:1")
-        nitrocli.engine(docker, "push", f"{name}:1")
+        docker.docker("tag", image, f"{name}:1")
+        docker.docker("push", f"{name}:1")
         form = "{{json .RepoDigests}}"
-        (reference,) = json.loads(nitrocli.engine(docker, "inspect", "--format", form, f"{name}:1"))
-        nitrocli.engine(docker, "rmi", f"{name}:1")
+        (reference,) = json.loads(docker.docker("inspect", "--format", form, f"{name}:1"))
+        docker.docker("rmi", f"{name}:1")
         first = locked.ok(*VERIFY, "--nitro-image", reference)
         assert f"note: Docker: pulling {reference}" in first.err
         second = locked.ok(*VERIFY, "--nitro-image", reference)
@@ -311,7 +347,7 @@ def test_an_image_of_a_registry_is_pulled_by_digest(
         answer = locked.run(*VERIFY, "--nitro-image", wrong)
         assert answer.code == 41
         assert f"Docker could not pull {wrong}" in answer.err
-        nitrocli.engine(docker, "rmi", reference)
+        docker.docker("rmi", reference)
 
 
 def test_an_id_that_docker_does_not_have(locked: Workspace) -> None:
@@ -320,11 +356,13 @@ def test_an_id_that_docker_does_not_have(locked: Workspace) -> None:
     assert "Docker has no image sha256:000" in answer.err
 
 
-def test_the_image_of_a_dockerfile_is_built_once(docker: str, image: str, tmp_path: Path) -> None:
+def test_the_image_of_a_dockerfile_is_built_once(
+    docker: Daemon, image: str, tmp_path: Path
+) -> None:
     dockerfile = b"FROM nitro-cli:test\nENV NITRO_CLI_BLOBS=/opt/blobs/\n"
     said: list[str] = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("DOCKER_HOST", docker)
+        docker.use(patch)
         with engine.connected() as client:
             found, name = tool.of_dockerfile(client, dockerfile, said.append)
             assert any("Successfully built" in line for line in said)
@@ -337,7 +375,7 @@ def test_the_image_of_a_dockerfile_is_built_once(docker: str, image: str, tmp_pa
                 tool.of_dockerfile(
                     client, b'FROM nitro-cli:test\nRUN ["/no-such-command"]\n', said.append
                 )
-        nitrocli.engine(docker, "rmi", name)
+        docker.docker("rmi", name)
     assert name.startswith("cagebuild-nitro-cli:")
 
 
@@ -353,23 +391,23 @@ def test_amazons_packages_cannot_be_had_here(locked: Workspace) -> None:
 
 
 def test_the_users_own_image_and_tags_are_kept(
-    docker: str, image: str, locked: Workspace, tmp_path: Path
+    docker: Daemon, image: str, locked: Workspace, tmp_path: Path
 ) -> None:
     file = tmp_path / "mine.tar"
     locked.ok("export", "--format", "docker-archive", "--output", str(file))
-    nitrocli.engine(docker, "load", "--input", str(file))
-    nitrocli.engine(docker, "create", "--name", "mine", "svc:latest")
+    docker.docker("load", "--input", str(file))
+    docker.docker("create", "--name", "mine", "svc:latest")
     before = nitrocli.contents(docker)
     locked.ok(*VERIFY, "--nitro-image", image)
     assert nitrocli.contents(docker) == before
-    nitrocli.engine(docker, "rm", "mine")
-    nitrocli.engine(docker, "rmi", "svc:latest")
+    docker.docker("rm", "mine")
+    docker.docker("rmi", "svc:latest")
 
 
-def wait_for(docker: str) -> str:
+def wait_for(docker: Daemon) -> str:
     """The one container of a run, once it runs."""
     for _ in range(600):
-        if found := nitrocli.engine(docker, "ps", "--quiet", "--no-trunc").split():
+        if found := docker.docker("ps", "--quiet", "--no-trunc").split():
             (one,) = found
             return one
         time.sleep(0.1)
@@ -378,44 +416,43 @@ def wait_for(docker: str) -> str:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_run_that_is_stopped(
-    docker: str, script: Any, locked: Workspace, number: signal.Signals
+    docker: Daemon, script: Any, locked: Workspace, number: signal.Signals
 ) -> None:
     """And what a container is given: the socket, and no network."""
     other = script("busybox sleep 600")
     with locked.start(*VERIFY, "--nitro-image", other) as process:
         container = wait_for(docker)
-        (found,) = json.loads(nitrocli.engine(docker, "inspect", container))
-        assert len(nitrocli.engine(docker, "ps", "--all", "--quiet").split()) == 1
+        (found,) = json.loads(docker.docker("inspect", container))
+        assert len(docker.docker("ps", "--all", "--quiet").split()) == 1
         process.send_signal(number)
         _, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
     assert b"Traceback" not in err
     (mount,) = found["Mounts"]
-    assert mount["Source"] == docker.removeprefix("unix://")
+    assert mount["Source"] == docker.address.removeprefix("unix://")
     assert mount["Destination"] == "/var/run/docker.sock"
     assert found["HostConfig"]["NetworkMode"] == "none"
     assert not found["HostConfig"]["Privileged"]
 
 
-def test_a_docker_that_is_stopped(tmp_path: Path) -> None:
-    with docker_daemon() as running:
-        address = running.address
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_docker_that_is_lost(number: signal.Signals, tmp_path: Path) -> None:
+    with docker_daemon() as docker:
         made = Workspace(tmp_path)
-        made.environment["DOCKER_HOST"] = address
+        made.environment["DOCKER_HOST"] = docker.address
         made.add("svc")
         made.ok("lock")
         layer = nitrocli.script_layer(tmp_path, "trap 'exit 1' TERM; busybox sleep 600 & wait")
-        other = nitrocli.import_image(address, layer, "script:test")
+        other = nitrocli.import_image(docker, layer, "script:test")
         with made.start(*VERIFY, "--nitro-image", other) as process:
-            wait_for(address)
-            daemon = Path(address.removeprefix("unix://")).with_name("pid").read_text()
-            os.kill(int(daemon), signal.SIGTERM)
+            wait_for(docker)
+            docker.signal(number)
             _, err = process.communicate(timeout=60)
     assert process.returncode == 41, err
     assert b"Traceback" not in err
 
 
-def test_a_stop_while_the_image_is_loaded(docker: str, image: str, tmp_path: Path) -> None:
+def test_a_stop_while_the_image_is_loaded(docker: Daemon, image: str, tmp_path: Path) -> None:
     """The archive never ends well: it is broken off, and Docker has nothing of it."""
     before = nitrocli.contents(docker)
     pipe = tmp_path / "image.tar"
@@ -436,7 +473,7 @@ def test_a_stop_while_the_image_is_loaded(docker: str, image: str, tmp_path: Pat
     thread = threading.Thread(target=feed)
     thread.start()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("DOCKER_HOST", docker)
+        docker.use(patch)
         with Stops() as stops, engine.connected() as client:
             found = tool.find(client, image, print)
             with (
@@ -448,19 +485,19 @@ def test_a_stop_while_the_image_is_loaded(docker: str, image: str, tmp_path: Pat
     assert nitrocli.contents(docker) == before
 
 
-def test_a_container_that_the_tool_left_goes_with_the_image(docker: str, image: str) -> None:
-    nitrocli.engine(docker, "tag", image, "mine:1")
-    nitrocli.engine(docker, "create", "--name", "mine", "mine:1", "x")
+def test_a_container_that_the_tool_left_goes_with_the_image(docker: Daemon, image: str) -> None:
+    docker.docker("tag", image, "mine:1")
+    docker.docker("create", "--name", "mine", "mine:1", "x")
     before = nitrocli.contents(docker)
     tag = run.new_tag()
-    nitrocli.engine(docker, "tag", image, tag)
-    nitrocli.engine(docker, "create", tag, "x")
-    nitrocli.engine(docker, "create", f"docker.io/library/{tag}", "x")
+    docker.docker("tag", image, tag)
+    docker.docker("create", tag, "x")
+    docker.docker("create", f"docker.io/library/{tag}", "x")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("DOCKER_HOST", docker)
+        docker.use(patch)
         with engine.connected() as client:
             engine.remove_image(client, tag)
             engine.remove_image(client, tag)
     assert nitrocli.contents(docker) == before
-    nitrocli.engine(docker, "rm", "--volumes", "mine")
-    nitrocli.engine(docker, "rmi", "mine:1")
+    docker.docker("rm", "--volumes", "mine")
+    docker.docker("rmi", "mine:1")

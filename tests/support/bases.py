@@ -92,7 +92,7 @@ def push_busybox(
     registry: RunningRegistry, repository: str = "busybox", headers: dict[str, str] | None = None
 ) -> str:
     """Put an image with a shell, whose user is root, into a registry; its name by digest."""
-    config = {"Env": ["PATH=/bin", "FROM_BASE=1"], "Cmd": ["/bin/sh"]}
+    config: Json = {"Env": ["PATH=/bin", f"BASE={repository}"], "Cmd": ["/bin/sh"]}
     return push_image(registry, repository, busybox_layer(), config=config, headers=headers)
 
 

@@ -25,6 +25,8 @@ from tests.support.golang import compile_program
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from tests.support.engines import Daemon
+
 ROOT = Path(__file__).parents[2]
 CRATE = "aws-nitro-enclaves-cli"
 VERSION = "1.5.2"
@@ -112,22 +114,13 @@ def write_tree(target: Path, files: Mapping[str, Path]) -> Path:
     return target
 
 
-def import_image(docker: str, archive: Path, name: str, *changes: str) -> str:
+def import_image(docker: Daemon, archive: Path, name: str, *changes: str) -> str:
     """Make an image of a layer; its id."""
     words = [word for change in changes for word in ("--change", change)]
-    return engine(docker, "import", *words, str(archive), name).strip()
+    return docker.docker("import", *words, str(archive), name).strip()
 
 
-def engine(docker: str, *words: str) -> str:
-    """What Docker's command line prints."""
-    done = subprocess.run(
-        ["docker", "--host", docker, *words], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
-def contents(docker: str) -> dict[str, list[str]]:
+def contents(docker: Daemon) -> dict[str, list[str]]:
     """All that a Docker holds, to be compared with what it holds later."""
     questions = {
         "containers": ("ps", "--all", "--no-trunc", "--format", "{{.ID}} {{.Names}}"),
@@ -135,4 +128,4 @@ def contents(docker: str) -> dict[str, list[str]]:
         "volumes": ("volume", "ls", "--format", "{{.Name}}"),
         "networks": ("network", "ls", "--no-trunc", "--format", "{{.ID}}"),
     }
-    return {name: sorted(engine(docker, *words).splitlines()) for name, words in questions.items()}
+    return {name: sorted(docker.docker(*words).splitlines()) for name, words in questions.items()}
