@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cagebuild.image.manifest import OCI_MANIFEST
+from cagebuild.image.registry import resolve
 from tests.support.images import Files, Json
 from tests.support.registry import Pusher, docker_registry
 from tests.support.tars import archive, directory, regular, symlink
@@ -59,6 +60,11 @@ class Bases:
     def named(self, name: str) -> str:
         """``127.0.0.1:port/base/NAME:1``"""
         return f"{self.registry.host}/base/{name}:1"
+
+    def by_digest(self, name: str) -> str:
+        """``127.0.0.1:port/base/NAME@sha256:…``"""
+        pin = resolve(self.named(name), "x86_64")
+        return f"{self.registry.host}/base/{name}@{pin.manifest}"
 
     def push(self, name: str, *layers: bytes, config: dict[str, Any]) -> str:
         """Put an image of those layers into the registry; its name by digest."""

@@ -65,14 +65,19 @@ class Case:
 
     def context_tree(self) -> Node:
         """The same as a tree."""
-        root = new_root()
-        for name, entry in self.context.items():
-            *parents, last = name.encode().split(b"/")
-            here = root
-            for part in parents:
-                here = _children(here).setdefault(part, Node(Kind.DIRECTORY, mode=0o755))
-            _children(here)[last] = _node(entry)
-        return root
+        return tree_of(self.context)
+
+
+def tree_of(context: Mapping[str, Entry]) -> Node:
+    """A context as a tree."""
+    root = new_root()
+    for name, entry in context.items():
+        *parents, last = name.encode().split(b"/")
+        here = root
+        for part in parents:
+            here = _children(here).setdefault(part, Node(Kind.DIRECTORY, mode=0o755))
+        _children(here)[last] = _node(entry)
+    return root
 
 
 def _children(node: Node) -> dict[bytes, Node]:

@@ -1,0 +1,178 @@
+"""The same Dockerfiles through every engine: one image, whoever builds it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, get_args
+
+import pytest
+
+from cagebuild.digest import Digest
+from cagebuild.dockerfile.parse import parse
+from cagebuild.dockerfile.stages import images
+from cagebuild.dockerfile.staging import stage
+from cagebuild.engine.buildah import Buildah
+from cagebuild.engine.buildkit import BuildKit
+from cagebuild.engine.run import Order, build
+from cagebuild.errors import UnsupportedError
+from cagebuild.image.config import parse_config
+from cagebuild.image.layers import Layer, flatten
+from cagebuild.image.tarwriter import write_tree
+from cagebuild.image.tree import Kind, Node, Region, walk
+from tests.support import dockerfiles, run_dockerfiles
+from tests.support.bases import bases
+from tests.support.dockerfile_golden import Facts, facts, load
+from tests.support.engines import DockerKind, daemon_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from cagebuild.engine.job import Engine
+    from cagebuild.image.config import ImageConfig
+    from tests.support.bases import Bases
+    from tests.support.dockerfiles import Case
+    from tests.support.run_dockerfiles import RunCase
+
+pytestmark = pytest.mark.integration
+
+EPOCH: Final = 1_000_000_000
+ENGINES: Final = ("20.10", "26-overlay2", "26-containerd", "buildah")
+OLD: Final = ("20.10", "buildah")
+"""Those that know no heredocs."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Named:
+    """An engine of one kind."""
+
+    kind: str
+    engine: Engine
+
+
+@pytest.fixture(scope="module")
+def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bases]:
+    with bases(tmp_path_factory.mktemp("bases")) as running:
+        yield running
+
+
+@pytest.fixture(scope="module", params=ENGINES)
+def engine(request: pytest.FixtureRequest) -> Iterator[Named]:
+    kind: str = request.param
+    if kind == "buildah":
+        yield Named(kind=kind, engine=Buildah("buildah"))
+        return
+    assert kind in get_args(DockerKind)
+    with pytest.MonkeyPatch.context() as patch, daemon_of(kind) as daemon:
+        daemon.use(patch)
+        yield Named(kind=kind, engine=BuildKit())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """What a step gives."""
+
+    root: Node
+    config: ImageConfig
+
+
+def built(
+    engine: Engine,
+    folder: Path,
+    dockerfile: bytes,
+    context: Node,
+    *,
+    args: Any,
+    target: str | None = None,
+) -> Result:
+    """Stage and build as a plan does; base images are by digest already."""
+    given = {**args, "SOURCE_DATE_EPOCH": str(EPOCH)}
+    staged = stage(
+        parse(dockerfile, Path("Dockerfile")),
+        target=target,
+        pins={},
+        args=given,
+        architecture="x86_64",
+    )
+    file, outputs, scratch = folder / "context.tar", folder / "outputs", folder / "scratch"
+    for each in (outputs, scratch):
+        each.mkdir()
+    with file.open("wb") as stream:
+        write_tree(context, stream.write)
+    parsed = parse(staged.text, Path("Dockerfile"))
+    build(
+        engine,
+        Order(
+            params={
+                "dockerfile": staged.text.decode("utf-8", "surrogateescape"),
+                "name": "Dockerfile",
+                "target": staged.target,
+                "args": given,
+                "architecture": "x86_64",
+                "epoch": EPOCH,
+                "network": False,
+                "secrets": [],
+                "base_layers": ["base"] if images(parsed, staged.target, given, "x86_64") else [],
+            },
+            hints={},
+            context=file,
+            output=lambda name: outputs / name,
+            scratch=scratch,
+        ),
+        say=print,
+        variable=lambda _: None,
+        use_cache=True,
+    )
+    region = Region.of_file(outputs / "layer.tar")
+    return Result(
+        root=flatten([Layer(region=region, name="", origin="")]),
+        config=parse_config((outputs / "config.json").read_bytes(), "config"),
+    )
+
+
+@pytest.mark.parametrize("case", dockerfiles.CASES, ids=lambda case: case.name)
+def test_every_engine_makes_of_a_dockerfile_what_buildkit_does(
+    engine: Named, tmp_path: Path, case: Case
+) -> None:
+    if case.buildkit_only and engine.kind in OLD:
+        pytest.xfail("an older engine does not know this")
+    found = built(
+        engine.engine,
+        tmp_path,
+        case.dockerfile,
+        case.context_tree(),
+        args=case.args,
+        target=case.target,
+    )
+    assert facts(found.root, found.config) == load()[case.name]
+
+
+@pytest.mark.parametrize("case", run_dockerfiles.CASES, ids=lambda case: case.name)
+def test_every_engine_takes_what_broke_others(
+    engine: Named, registry: Bases, tmp_path: Path, case: RunCase
+) -> None:
+    base = registry.by_digest("busybox").encode()
+    dockerfile = case.dockerfile.replace(run_dockerfiles.BASE, base)
+    context = dockerfiles.tree_of(case.context)
+    if case.heredocs and engine.kind in OLD:
+        with pytest.raises((UnsupportedError, Exception), match="heredoc"):
+            built(engine.engine, tmp_path, dockerfile, context, args=case.args)
+        return
+    found = built(engine.engine, tmp_path, dockerfile, context, args=case.args)
+    files = {
+        path.decode().removeprefix("out/"): b"".join(node.read()).decode()
+        for path, node in walk(found.root)
+        if node.kind is Kind.FILE and path.startswith(b"out/")
+    }
+    assert files == case.files
+    config: Facts = facts(found.root, found.config)
+    shown = dict(config["config"].items())  # type: ignore[attr-defined]
+    for key, value in case.config.items():
+        assert shown[key] == value, key
+    tree = "\n".join(config["files"]).encode()  # type: ignore[call-overload]
+    seen = SEEN.setdefault(case.name, Digest.of(tree))
+    assert seen == Digest.of(tree), f"another tree than {ENGINES[0]} makes"
+
+
+SEEN: dict[str, Digest] = {}
+"""The tree that the first engine made of each Dockerfile."""
