@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 LARGEST = 1 << 20
 """Bytes of a Dockerfile. The largest that people write are some tens of kilobytes."""
+_MOST_STAGES = 1000
 _HEREDOCS = frozenset({"RUN", "COPY", "ADD"})
 
 
@@ -62,7 +63,7 @@ class _Parser:
     def all(self) -> _Parser:
         """Read the file to its end."""
         empty = True
-        while logical := self._reader.next_logical():
+        while not self._problems.full and (logical := self._reader.next_logical()):
             empty = False
             self._one(logical)
         self._close_stage()
@@ -82,6 +83,8 @@ class _Parser:
         if found.keyword == "FROM":
             self._close_stage()
             self._open_stage(found, reading)
+            if len(self.stages) == _MOST_STAGES:
+                self._problems.add(found.line, f"there are more than {_MOST_STAGES} stages")
         elif self._head:
             self._body.append(found)
         elif found.keyword == "ARG":

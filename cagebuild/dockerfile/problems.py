@@ -44,11 +44,16 @@ class Problems:
     def __bool__(self) -> bool:
         return bool(self._found)
 
+    @property
+    def full(self) -> bool:
+        """Whether more of them would not be shown."""
+        return len(self._found) >= _MOST
+
     def add(
         self, line: int, message: str, hint: str = "", *, span: tuple[int, int] = (0, 0)
     ) -> None:
         """Note a mistake in a line; with ``span``, bytes of the file, the place in it too."""
-        if len(self._found) < _MOST:
+        if not self.full:
             self._found.append(
                 diagnostic(self._file, self._data, line, message, hint=hint, span=span)
             )

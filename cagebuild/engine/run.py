@@ -125,7 +125,7 @@ def _write_context(file: Path, folder: Path, epoch: int, say: Callable[[str], No
 def _plain(config: ImageConfig) -> ImageConfig:
     """What the image says of itself, without what engines say of themselves."""
     labels = {name: text for name, text in config.labels.items() if name != leftovers.LABEL}
-    return replace(config, labels=labels)
+    return replace(config, labels=labels, workdir=config.workdir or "/")
 
 
 def _explained(
