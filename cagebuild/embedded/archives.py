@@ -196,15 +196,18 @@ class _Unpacked:
         here = self._top
         for part in parts:
             inside = children(here, place)
-            place = resolve(self._top, (*place, part))
-            node = node_at(self._top, place)
+            node = inside.get(part)
+            place = (*place, part)
             if node is None:
-                if part in inside:
-                    raise self._refused(entry, "it is behind a symlink that leads to nothing")
                 check_name(part)
                 node = Node(Kind.DIRECTORY, mode=0o755, origin=self._attributes.origin)
                 inside[part] = node
                 self.implied.add(node)
+            elif node.kind is Kind.SYMLINK:
+                place = resolve(self._top, place)
+                node = node_at(self._top, place)
+                if node is None:
+                    raise self._refused(entry, "it is behind a symlink that leads to nothing")
             here = node
         if here.kind is not Kind.DIRECTORY:
             raise self._refused(entry, f"{shown(b'/'.join(place))} is not a directory")

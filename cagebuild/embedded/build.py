@@ -141,9 +141,11 @@ class _Builder:
             image = self._images(base)
             state = of_image(image.root, image.config, scope)
             triggers = tuple(self._trigger(text, stage) for text in triggers_of(image.config))
-            self._check(triggers)
         scope.set_env(state.env)
-        for instruction in (*triggers, *stages.executed(stage, base)):
+        instructions = (*triggers, *stages.executed(stage, base))
+        # Again: triggers of an image may run something, or need a stage that nothing else needs.
+        self._check(instructions)
+        for instruction in instructions:
             self._carried_out(stage, state, instruction)
         return state
 

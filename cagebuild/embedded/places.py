@@ -82,9 +82,14 @@ def make_directories(root: Node, parts: Parts, pattern: Node) -> list[Node]:
 
 
 def check_name(name: bytes) -> None:
-    """Raise Refused for a name that no file can have."""
-    if len(name) > MAX_COMPONENT or b"\0" in name:
+    """Raise Refused for a name that no file can have, or none in a layer."""
+    if len(name) > MAX_COMPONENT:
         raise Refused(f"no file can have the name {shown(name)[1:101]}")
+    if name.startswith(b".wh."):
+        raise Refused(
+            f"a file with the name {shown(name)[1:]} removes another from an image",
+            hint="rename it, or add it to .dockerignore",
+        )
 
 
 def node_at(root: Node, parts: Parts) -> Node | None:

@@ -198,6 +198,12 @@ def test_a_trigger_that_runs_something(trigger: str, tmp_path: Path) -> None:
         built("\nFROM base\n", tmp_path, images=Images({"OnBuild": [trigger]}))
 
 
+def test_a_trigger_that_needs_a_stage_that_runs_something(tmp_path: Path) -> None:
+    images = Images({"OnBuild": ["COPY --from=tool /x /x"]})
+    with pytest.raises(UnsupportedError, match="Dockerfile:2:"):
+        built("FROM scratch AS tool\nRUN true\nFROM base\n", tmp_path, images=images)
+
+
 @pytest.mark.parametrize("trigger", ["", "NOTHING x", "ENV A=1\nENV B=2", "FROM x"])
 def test_a_trigger_that_is_none(trigger: str, tmp_path: Path) -> None:
     with pytest.raises(DockerfileError) as raised:
