@@ -25,7 +25,8 @@ _OLDEST_DOCKER = (20, 10)
 _HINTS = {
     "permission denied while trying to connect": "this user may not use Docker's socket: join the"
     " group 'docker', or set DOCKER_HOST to a rootless daemon",
-    "no builder": "BUILDX_BUILDER names none that there is; 'docker buildx ls' lists them",
+    "no builder": "BUILDX_BUILDER or DOCKER_CONTEXT names none that there is;"
+    " 'docker buildx ls' lists them",
     "context not found": "'docker context ls' lists what DOCKER_CONTEXT can name",
 }
 _START = "start the daemon (systemctl start docker), or set DOCKER_HOST to one that runs"
