@@ -122,6 +122,13 @@ def test_a_missing_file_is_told_without_the_names_of_snapshots() -> None:
     assert error.said == ('"/nope": not found',)
 
 
+def test_of_several_steps_that_failed_the_one_that_ended_the_build_is_told() -> None:
+    other = "#2 [build 2/2] RUN make\n#2 0.1 slow\n#2 ERROR: context canceled\n"
+    error = failure(other + NEW.replace("#8 [build 2/2] RUN make\n", ""))
+    assert isinstance(error, FailedInstructionError)
+    assert (error.line, error.said[0]) == (14, "one")
+
+
 def test_only_the_last_lines_of_the_failed_step_are_kept() -> None:
     lines = [f"#7 0.{number} {number}" for number in range(100_000)]
     error = failure(OLD.replace("#7 0.111 one", "\n".join(lines)))
