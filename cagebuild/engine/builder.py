@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,7 @@ from cagebuild import process
 from cagebuild.errors import CageError, ToolFailedError, ToolMissingError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable
 
 _QUESTION = 10
 """Seconds to wait for an answer."""
@@ -24,7 +25,8 @@ _OLDEST_DOCKER = (20, 10)
 _HINTS = {
     "permission denied while trying to connect": "this user may not use Docker's socket: join the"
     " group 'docker', or set DOCKER_HOST to a rootless daemon",
-    "no builder": "BUILDX_BUILDER names none that there is; 'docker buildx ls' lists them",
+    "no builder": "BUILDX_BUILDER or DOCKER_CONTEXT names none that there is;"
+    " 'docker buildx ls' lists them",
     "context not found": "'docker context ls' lists what DOCKER_CONTEXT can name",
 }
 _START = "start the daemon (systemctl start docker), or set DOCKER_HOST to one that runs"
@@ -73,7 +75,7 @@ def find() -> Builder:
     ToolFailedError where the builder does not answer; both say what to do.
     """
     buildx = _buildx()
-    inspected = parse_inspect(_ask(("docker", "buildx", "inspect")))
+    inspected = parse_inspect(_must("docker", "buildx", "inspect"))
     if problem := inspected.get("error"):
         raise _unreachable(problem)
     driver, endpoint = inspected.get("driver", ""), inspected.get("endpoint", "")
@@ -92,27 +94,27 @@ def find() -> Builder:
             exports=True,
         )
     docker = docker_at(endpoint)
-    version = _ask((*docker, "version", "--format", "{{.Server.Version}}")).strip()
+    version = _must(*docker, "version", "--format", "{{.Server.Version}}")[-1]
     if too_old(version, _OLDEST_DOCKER):
         raise ToolMissingError(f"Docker {version} is too old: 20.10 has BuildKit", hint=_INSTALL)
-    status = _ask((*docker, "info", "--format", "{{json .DriverStatus}}"))
+    status = _must(*docker, "info", "--format", "{{json .DriverStatus}}")
     return Builder(
         name=inspected.get("name", ""),
         driver=driver,
         endpoint=endpoint,
         buildx=buildx,
         buildkit=version,
-        exports=has_containerd_store(status),
+        exports=any(map(has_containerd_store, status)),
     )
 
 
-def parse_inspect(text: str) -> dict[str, str]:
+def parse_inspect(lines: Iterable[str]) -> dict[str, str]:
     """Of ``docker buildx inspect``: name, driver, error; endpoint, status, buildkit of a node.
 
     Sources: docker/buildx commands/inspect.go, 0.8 (``Buildkit:``) to 0.29 (``BuildKit version:``).
     """
     found: dict[str, str] = {}
-    for line in text.splitlines():
+    for line in lines:
         key, colon, value = line.partition(":")
         if line == "Nodes:":
             found["nodes"] = "yes"
@@ -142,33 +144,44 @@ def too_old(version: str, oldest: tuple[int, int]) -> bool:
 
 def _buildx() -> str:
     """Version of the plugin."""
-    missing = "the client 'docker' has no plugin 'buildx'"
     try:
-        said = process.run(
-            ("docker", "buildx", "version"), env=process.builder_settings(), timeout=_QUESTION
-        ).decode(errors="replace")
+        status, said = _ask("docker", "buildx", "version")
     except ToolMissingError as error:
         raise ToolMissingError("there is no program 'docker'", hint=_INSTALL) from error
-    except ToolFailedError as error:
-        raise ToolMissingError(
-            "the client 'docker' has no plugin 'buildx'", hint=_INSTALL
-        ) from error
-    if "buildx" not in said:
-        raise ToolMissingError(missing, hint=_INSTALL)
-    words = said.split()
-    version = words[1].removeprefix("v") if len(words) > 1 else "unknown"
+    found = next((line.split() for line in said if "/buildx " in line), None)
+    if status != 0 or found is None:
+        raise ToolMissingError("the client 'docker' has no plugin 'buildx'", hint=_INSTALL)
+    version = found[1].removeprefix("v")
     if too_old(version, _OLDEST_BUILDX):
         raise ToolMissingError(f"buildx {version} is too old: 0.8 is expected", hint=_INSTALL)
     return version
 
 
-def _ask(argv: Sequence[str]) -> str:
-    try:
-        answer = process.run(argv, env=process.builder_settings(), timeout=_QUESTION)
-    except ToolFailedError as error:
-        lines = error.message.splitlines()
-        raise _unreachable(lines[-1]) from error
-    return answer.decode(errors="replace")
+def _must(*argv: str) -> list[str]:
+    """The lines of an answer."""
+    status, said = _ask(*argv)
+    if status != 0 or not said:
+        raise _unreachable(said[-1] if said else f"exit status {status} from: {' '.join(argv)}")
+    return said
+
+
+def _ask(*argv: str) -> tuple[int, list[str]]:
+    """Exit status, and what was said, warnings of the client among it. In bounded time.
+
+    The client has its plugin ask, which would outlive it.
+    """
+    said: list[str] = []
+    end = time.monotonic() + _QUESTION
+
+    def heard(line: str) -> None:
+        if line:
+            said.append(line)
+        if time.monotonic() > end:
+            raise ToolFailedError(
+                f"'{' '.join(argv[:3])}' had no answer after {_QUESTION} s", hint=_START
+            )
+
+    return process.follow(argv, say=heard, env=process.builder_settings()), said
 
 
 def _unreachable(said: str) -> CageError:

@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 
 _NO_ATTESTATIONS = {"BUILDX_NO_DEFAULT_ATTESTATIONS": "1"}
 _HAS_PROVENANCE = (0, 10)
-_HAS_HEREDOCS = (23, 0)
-"""The first Docker whose own frontend knows them."""
+_HAS_HEREDOCS = {True: (23, 0), False: (0, 10)}
+"""The first Docker, and the first BuildKit by itself, whose own frontend knows them."""
 _NOTHING = "<none>:<none>"
 _ANSWER = 60
 """Seconds that the daemon has to say what it has, or to remove an image."""
@@ -248,20 +248,15 @@ def _read(file: Path) -> Dockerfile | None:
 
 def _check_heredocs(dockerfile: Dockerfile | None, builder: Builder) -> None:
     """An older frontend would take the lines of a heredoc for instructions, and might run them."""
-    if dockerfile is None or dockerfile.syntax or builder.driver != "docker":
-        return
-    if not builders.too_old(builder.buildkit, _HAS_HEREDOCS):
+    oldest = _HAS_HEREDOCS[builder.driver == "docker"]
+    if dockerfile is None or dockerfile.syntax or not builders.too_old(builder.buildkit, oldest):
         return
     for stage in dockerfile.stages:
         for instruction in stage.instructions:
             inner = instruction.inner
             if instruction.heredocs or (inner and inner.heredocs):
                 raise ToolFailedError(
-                    f"{dockerfile.file.name}:{instruction.line}: the frontend of Docker"
-                    f" {builder.buildkit} knows no heredocs (<<{_name(instruction.text)})",
+                    f"{dockerfile.file.name}:{instruction.line}: the frontend of"
+                    f" {builder.describe()} knows no heredocs, such as this one",
                     hint=failures.NEWER_FRONTEND,
                 )
-
-
-def _name(text: str) -> str:
-    return text.partition("<<")[2].split()[0] if "<<" in text else ""

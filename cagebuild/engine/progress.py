@@ -70,16 +70,18 @@ class Progress:
 
     @property
     def failed(self) -> Step | None:
-        """The step that went wrong first."""
-        return next((step for step in self._steps.values() if step.error), None)
+        """The step that the build ended for, where one did."""
+        failed = [step for step in self._steps.values() if step.error]
+        reason = self.reason
+        named = [step for step in failed if _PREFIXES.sub("", step.error) in reason]
+        return next(iter(named or failed), None)
 
     @property
     def reason(self) -> str:
         """Why the build ended, without the names of the parts of BuildKit that it came through."""
         ends = [found[1] for line in self._rest if (found := _END.fullmatch(line))]
-        failed = self.failed
-        text = ends[-1] if ends else failed.error if failed else ""
-        return _PREFIXES.sub("", text)
+        errors = [step.error for step in self._steps.values() if step.error]
+        return _PREFIXES.sub("", (ends[-1:] or errors[:1] or [""])[0])
 
     @property
     def marked_line(self) -> int | None:
