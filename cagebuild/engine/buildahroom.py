@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import os
 import resource
 import shutil
@@ -12,7 +14,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from cagebuild import process
-from cagebuild.engine.buildahwords import POLICY, containers_conf, registries_conf, storage_conf
+from cagebuild.engine.buildahwords import (
+    HOSTS,
+    POLICY,
+    containers_conf,
+    registries_conf,
+    storage_conf,
+)
+from cagebuild.errors import ToolFailedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -26,6 +35,8 @@ _MEMORY = Path("/dev/shm")  # noqa: S108 (a folder below it is this user's alone
 _CGROUPS = Path("/sys/fs/cgroup")
 _PASSED_ON = ("REGISTRY_AUTH_FILE", "XDG_RUNTIME_DIR", "CONTAINERS_HELPER_BINARY_DIR")
 """Where the user's credentials are, and programs that buildah starts."""
+_CAPABILITIES = ("AUDIT_WRITE", "MKNOD", "NET_RAW")
+"""What RUN has with BuildKit, but not with every buildah."""
 _MOST_FILES, _MOST_PROCESSES = 1 << 16, 1 << 15
 
 
@@ -75,7 +86,9 @@ class Room:
 
     def build_words(self, *, network: bool) -> tuple[str, ...]:
         """The options of ``build`` that say how RUN works."""
-        words = ["--isolation", self.way.isolation, "--http-proxy=false"]
+        words = ["--isolation", self.way.isolation, "--http-proxy=false", "--uts", "host"]
+        for capability in _CAPABILITIES:
+            words += ["--cap-add", capability]
         if self.way.runtime:
             words += ["--runtime", self.way.runtime]
         if not self.way.shares_network:
@@ -114,6 +127,20 @@ class Room:
             "CONTAINERS_STORAGE_CONF": str(config / "storage.conf"),
         }
 
+    def config_of(self, identity: str) -> tuple[dict[str, object], bool]:
+        """The config of an image in the storage, as it came, and whether OCI's or Docker's."""
+        folder = self.path / "root" / f"{self.way.driver}-images" / identity
+        # containers/storage keeps it under its digest, in base64 as that is no name of a file.
+        key = "=" + base64.b64encode(f"sha256:{identity}".encode()).decode()
+        try:
+            config = json.loads((folder / key).read_bytes())
+            manifest = json.loads((folder / "manifest").read_bytes())
+            return dict(config.get("config") or {}), "docker" not in manifest.get("mediaType", "")
+        except (OSError, ValueError) as error:
+            raise ToolFailedError(
+                f"{self.program} does not show an image's config: {error}"
+            ) from None
+
     @property
     def policy(self) -> tuple[str, ...]:
         """The option of pull, push and build."""
@@ -129,12 +156,15 @@ def room(scratch: Path, program: Program, way: Way, hosts: Iterable[str] = ()) -
     path = Path(tempfile.mkdtemp(prefix="buildah-", dir=scratch))
     made = Room(path=path, program=program, way=way)
     try:
-        for name in ("config", "tmp", "xdg", "networks"):
+        for name in ("config", "tmp", "xdg", "networks", "nothing"):
             (path / name).mkdir()
         config = path / "config"
         (config / "policy.json").write_text(POLICY)
         (config / "registries.conf").write_text(registries_conf(hosts))
-        (config / "containers.conf").write_text(containers_conf(path / "networks"))
+        (config / "hosts").write_text(HOSTS)
+        (config / "containers.conf").write_text(
+            containers_conf(path / "networks", config / "hosts")
+        )
         (config / "storage.conf").write_text(storage_conf(path, way.driver))
         yield made
     finally:
