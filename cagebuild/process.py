@@ -22,7 +22,6 @@ from cagebuild.errors import ToolFailedError, ToolMissingError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
-    from io import FileIO
     from pathlib import Path
 
 _LAST_LINES = 20
@@ -30,6 +29,16 @@ _TAIL = 1 << 16
 _LOOK_AGAIN = 0.2
 """Seconds between two looks at a program that is watched."""
 _ENGINES = ("DOCKER_HOST", "DOCKER_CONTEXT", "DOCKER_CONFIG", "CONTAINER_HOST", "XDG_RUNTIME_DIR")
+_BUILDER = re.compile(
+    r"DOCKER_(HOST|CONTEXT|CONFIG|TLS|TLS_VERIFY|CERT_PATH|API_VERSION)|BUILDX_(BUILDER|CONFIG)"
+    # Where credential helpers and caches find who the user is.
+    r"|(AWS|AZURE|ACTIONS|GOOGLE|CLOUDSDK)_\w+|GITHUB_(TOKEN|REPOSITORY|API_URL)|SSH_AUTH_SOCK"
+    r"|XDG_RUNTIME_DIR|DBUS_SESSION_BUS_ADDRESS|GNUPGHOME|PASSWORD_STORE_DIR"
+    r"|(https?|all|no)_proxy|HTTPS?_PROXY|ALL_PROXY|NO_PROXY|SSL_CERT_(FILE|DIR)"
+)
+_LONGEST_LINE = 1 << 16
+_GRACE = 10.0
+"""Seconds that a program which is followed has to end by itself."""
 _NETWORK = re.compile(
     r"(PIP_\w+|(https?|all|no)_proxy|SSL_CERT_(FILE|DIR)|REQUESTS_CA_BUNDLE|NETRC|XDG_CONFIG_HOME)",
     re.IGNORECASE,
@@ -55,6 +64,14 @@ def network_settings() -> dict[str, str]:
 def engine_settings() -> dict[str, str]:
     """Where the user's container engine is: not what runs in it."""
     return {name: os.environ[name] for name in _ENGINES if name in os.environ}
+
+
+def builder_settings() -> dict[str, str]:
+    """Which builder the user has chosen, and how it is reached: not what it makes.
+
+    So neither SOURCE_DATE_EPOCH nor BuildKit's switches (``BUILDX_NO_…``, ``BUILDKIT_…``).
+    """
+    return {name: value for name, value in os.environ.items() if _BUILDER.fullmatch(name)}
 
 
 def run(
@@ -148,71 +165,89 @@ def follow(
     argv: Sequence[str],
     *,
     say: Callable[[str], None],
-    cwd: Path | None = None,
-    env: Mapping[str, str] | None = None,
+    env: Mapping[str, str],
+    pass_fds: Sequence[int] = (),
 ) -> int:
-    """Run a long program, tell each line that it says as it comes, and return its exit status.
+    """Run a long program, hand on each line that it says, and return its exit status.
 
-    ``say`` gets standard output and standard error, without line ends, a line of more than 64 KiB
-    in pieces; an empty line at least twice a second when there is nothing new. What it raises ends
-    the program and all of its process group, and is passed on. The program has a bare environment
-    (PATH, HOME, LC_ALL=C) with ``env`` added, and a session of its own. Raises ToolMissingError.
+    Both of its outputs are one. ``say`` gets lines as they come, without their ends; one of more
+    than 64 KiB in pieces. Where there is nothing new it gets an empty one, at least twice a second;
+    whatever it raises is passed on after the program was asked to end (SIGTERM, then SIGKILL) with
+    all that it started. ``env`` is added to PATH, HOME and LC_ALL=C. Raises ToolMissingError.
     """
-    reading, writing = os.pipe()
-    with os.fdopen(reading, "rb", buffering=0) as pipe:
+    try:
+        process = subprocess.Popen(
+            list(argv),
+            env={**_bare_environment(), **env},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            pass_fds=pass_fds,
+        )
+    except FileNotFoundError as error:
+        raise ToolMissingError(f"the program '{argv[0]}' is not on this machine") from error
+    with process:
+        output = process.stdout.fileno() if process.stdout is not None else -1
         try:
-            process = subprocess.Popen(
-                list(argv),
-                cwd=cwd,
-                env={**_bare_environment(), **(env or {})},
-                stdin=subprocess.DEVNULL,
-                stdout=writing,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-        except FileNotFoundError as error:
-            raise ToolMissingError(f"the program '{argv[0]}' is not on this machine") from error
-        finally:
-            os.close(writing)
-        try:
-            _tell(process.pid, pipe, say)
-            while not _has_ended(process.pid):
-                say("")
-                time.sleep(_LOOK_AGAIN)
-        finally:
-            # Also when the program itself has ended: what it started shall not live on. It isn't
-            # waited for before, so that its number can be no other group's.
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-        return process.returncode
+            _say_lines(process, output, say)
+        except BaseException:
+            _end_session(process, output)
+            raise
+    return process.returncode
 
 
-def _tell(pid: int, pipe: FileIO, say: Callable[[str], None]) -> None:
-    """Read until the end of the pipe, or until the program has ended and the pipe is empty."""
-    rest = b""
+def _say_lines(process: subprocess.Popen[bytes], output: int, say: Callable[[str], None]) -> None:
+    """Until the program has ended and said all; a program that it left behind is not waited for."""
+    pending = b""
     while True:
-        ready, _, _ = select.select([pipe], [], [], _LOOK_AGAIN)
-        if not ready:
-            if _has_ended(pid):
+        if not select.select([output], [], [], _LOOK_AGAIN)[0]:
+            if process.poll() is not None:
                 break
             say("")
             continue
-        data = pipe.read(_TAIL)
+        data = os.read(output, 1 << 16)
         if not data:
             break
-        *lines, rest = (rest + data).split(b"\n")
-        if len(rest) >= _TAIL:
-            lines, rest = [*lines, rest], b""
+        *lines, pending = (pending + data).split(b"\n")
+        if len(pending) > _LONGEST_LINE:
+            lines.append(pending)
+            pending = b""
         for line in lines:
-            say(line.decode(errors="replace").rstrip("\r"))
-    if rest:
-        say(rest.decode(errors="replace").rstrip("\r"))
+            say(line.decode(errors="replace").removesuffix("\r"))
+    if pending:
+        say(pending.decode(errors="replace"))
+    while True:
+        try:
+            process.wait(timeout=_LOOK_AGAIN)
+        except subprocess.TimeoutExpired:
+            say("")
+        else:
+            return
 
 
-def _has_ended(pid: int) -> bool:
-    """Whether a child has ended; it stays to be waited for."""
-    return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+def _end_session(process: subprocess.Popen[bytes], output: int) -> None:
+    """Ask a program and all of its session to end, and make them. A second Ctrl-C cuts it short."""
+    try:
+        _signal_session(process, signal.SIGTERM)
+        end = time.monotonic() + _GRACE
+        while _signal_session(process, 0) and time.monotonic() < end:
+            process.poll()
+            # Read, as it may have more to say before it can end.
+            if select.select([output], [], [], 0.02)[0] and not os.read(output, 1 << 16):
+                time.sleep(0.02)
+    finally:
+        _signal_session(process, signal.SIGKILL)
+        process.wait()
+
+
+def _signal_session(process: subprocess.Popen[bytes], number: int) -> bool:
+    """Whether there was anybody to get the signal."""
+    try:
+        os.killpg(process.pid, number)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 def last_lines(log: BinaryIO, count: int = _LAST_LINES) -> list[str]:

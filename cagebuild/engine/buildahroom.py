@@ -80,7 +80,6 @@ class Room:
         return process.follow(
             self.way.seclusion.around(argv, network=not alone),
             say=say,
-            cwd=self.path,
             env=self._environment(),
         )
 
@@ -175,7 +174,7 @@ def _remove(made: Room) -> None:
     """Also while something fails or is stopped: so it isn't watched."""
     if made.way.seclusion.rootless:
         argv = made.way.seclusion.as_owner(("rm", "-rf", "--", str(made.path)))
-        process.follow(argv, say=lambda _: None)
+        process.follow(argv, say=lambda _: None, env={})
     shutil.rmtree(made.path, ignore_errors=True)
     name = f"cagebuild-{made.path.name}"
     for folder in (_CGROUPS / name, *_CGROUPS.glob(f"*/{name}")):

@@ -55,8 +55,8 @@ def layer(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def docker() -> Iterator[str]:
-    with docker_daemon() as address:
-        yield address
+    with docker_daemon() as daemon:
+        yield daemon.address
 
 
 @pytest.fixture(params=sorted(KINDS))
