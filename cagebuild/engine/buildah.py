@@ -43,6 +43,7 @@ _QUESTION = 20
 """Seconds that a program has to say its version."""
 _RUNTIMES = ("crun", "runc")
 _LAST_LINES = 20
+_NO_HISTORY = "internal error: history lists"
 _FULL = "no space left on device"
 
 
@@ -221,6 +222,7 @@ def _build(made: Room, text: Text, job: EngineJob, more: list[str]) -> str:
     dockerfile.write_bytes(text.data)
     words = [
         *("build", "--layers", "--format", "docker", "--pull=never", *made.policy),
+        "--identity-label=false",
         *made.build_words(network=job.network),
         *("--platform", f"linux/{OCI_ARCHITECTURE[job.architecture]}"),
         # The context was chosen already.
@@ -240,6 +242,11 @@ def _build(made: Room, text: Text, job: EngineJob, more: list[str]) -> str:
         found = progress.instruction
         raise FailedInstructionError(
             line=found.line if found else None, instruction=progress.step, said=progress.last
+        )
+    if any(_NO_HISTORY in line for line in progress.last):
+        raise ToolFailedError(
+            f"this {made.program} cannot build on an image that has no history of its layers",
+            hint='get a newer one (buildah 1.39 can), or build with engine = "buildkit"',
         )
     if unread := unreadable(progress.last):
         number, why = unread

@@ -37,6 +37,7 @@ _PASSED_ON = ("REGISTRY_AUTH_FILE", "XDG_RUNTIME_DIR", "CONTAINERS_HELPER_BINARY
 """Where the user's credentials are, and programs that buildah starts."""
 _CAPABILITIES = ("AUDIT_WRITE", "MKNOD", "NET_RAW")
 """What RUN has with BuildKit, but not with every buildah."""
+_LONGEST_RUN_ROOT = 50
 _MOST_FILES, _MOST_PROCESSES = 1 << 16, 1 << 15
 
 
@@ -61,6 +62,8 @@ class Room:
     """Where one build has everything."""
 
     path: Path
+    run_root: Path
+    """Of what is true until the next boot."""
     program: Program
     way: Way
 
@@ -72,7 +75,7 @@ class Room:
         podman = ("--tmpdir", str(self.path / "podman")) if self.program == "podman" else ()
         argv = (
             *(self.program, "--root", str(self.path / "root")),
-            *("--runroot", str(self.path / "run"), "--storage-driver", self.way.driver),
+            *("--runroot", str(self.run_root), "--storage-driver", self.way.driver),
             *podman,
             *words,
         )
@@ -153,7 +156,7 @@ def room(scratch: Path, program: Program, way: Way, hosts: Iterable[str] = ()) -
     Everything is removed at the end, what belongs to lent ids and empty control groups too.
     """
     path = Path(tempfile.mkdtemp(prefix="buildah-", dir=scratch))
-    made = Room(path=path, program=program, way=way)
+    made = Room(path=path, run_root=_run_root(path), program=program, way=way)
     try:
         for name in ("config", "tmp", "xdg", "networks", "nothing"):
             (path / name).mkdir()
@@ -164,17 +167,27 @@ def room(scratch: Path, program: Program, way: Way, hosts: Iterable[str] = ()) -
         (config / "containers.conf").write_text(
             containers_conf(path / "networks", config / "hosts")
         )
-        (config / "storage.conf").write_text(storage_conf(path, way.driver))
+        (config / "storage.conf").write_text(storage_conf(path / "root", made.run_root, way.driver))
         yield made
     finally:
         _remove(made)
 
 
+def _run_root(path: Path) -> Path:
+    """Below the room, where its name is not too long for podman."""
+    usual = path / "run"
+    if len(str(usual)) <= _LONGEST_RUN_ROOT:
+        usual.mkdir()
+        return usual
+    return Path(tempfile.mkdtemp(prefix="cagebuild-", dir="/tmp"))  # noqa: S108
+
+
 def _remove(made: Room) -> None:
     """Also while something fails or is stopped: so it isn't watched."""
     if made.way.seclusion.rootless:
-        argv = made.way.seclusion.as_owner(("rm", "-rf", "--", str(made.path)))
+        argv = made.way.seclusion.as_owner(("rm", "-rf", "--", str(made.path), str(made.run_root)))
         process.follow(argv, say=lambda _: None, env={})
+    shutil.rmtree(made.run_root, ignore_errors=True)
     shutil.rmtree(made.path, ignore_errors=True)
     name = f"cagebuild-{made.path.name}"
     for folder in (_CGROUPS / name, *_CGROUPS.glob(f"*/{name}")):

@@ -73,10 +73,12 @@ def containers_conf(networks: Path, hosts: Path) -> str:
     )
 
 
-def storage_conf(folder: Path, driver: str) -> str:
+def storage_conf(root: Path, run_root: Path, driver: str) -> str:
     """storage.conf(5): nothing shared with the user's images."""
-    root, run = json.dumps(str(folder / "root")), json.dumps(str(folder / "run"))
-    return f'[storage]\ndriver = "{driver}"\ngraphroot = {root}\nrunroot = {run}\n'
+    return (
+        f'[storage]\ndriver = "{driver}"\ngraphroot = {json.dumps(str(root))}\n'
+        f"runroot = {json.dumps(str(run_root))}\n"
+    )
 
 
 def is_loopback(registry: str) -> bool:
