@@ -16,23 +16,26 @@ from cagebuild import process
 from cagebuild.dockerfile import parse, stages
 from cagebuild.engine import buildahgaps, probe
 from cagebuild.engine.buildahroom import Program, Room, Way, room, secret_files
+from cagebuild.engine.buildahtext import NOTHING, Text, for_buildah
 from cagebuild.engine.buildahwords import (
+    HOSTNAME,
     Progress,
     Version,
     buildah_in,
     cache_repository,
+    unreadable,
     version_of,
 )
 from cagebuild.engine.job import FailedInstructionError
 from cagebuild.engine.seclusion import has_subids, seclusions
-from cagebuild.errors import ResolveError, ToolFailedError, UnsupportedError
+from cagebuild.errors import ResolveError, ToolFailedError
 from cagebuild.image.platform import OCI_ARCHITECTURE
 from cagebuild.image.reference import Reference
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from cagebuild.dockerfile.model import Dockerfile, ImageUse, Stage
+    from cagebuild.dockerfile.model import ImageUse
     from cagebuild.engine.job import EngineJob
 
 OLDEST: Version = (1, 28)
@@ -40,6 +43,7 @@ _QUESTION = 20
 """Seconds that a program has to say its version."""
 _RUNTIMES = ("crun", "runc")
 _LAST_LINES = 20
+_NO_HISTORY = "internal error: history lists"
 _FULL = "no space left on device"
 
 
@@ -71,9 +75,12 @@ class Buildah:
     def build(self, job: EngineJob) -> Path:
         """See ``Engine``."""
         dockerfile = parse.parse(job.dockerfile.read_bytes(), job.dockerfile)
+        scope = stages.global_scope(dockerfile, job.args, job.architecture, job.target)
         needed = stages.needed(dockerfile, job.target, job.args, job.architecture)
+        bases = {stage.index: stages.base_of(dockerfile, stage, scope) for stage in needed}
         images = stages.images(dockerfile, job.target, job.args, job.architecture)
-        buildahgaps.refuse(dockerfile, needed, self._buildah_version())
+        gaps = buildahgaps.Gaps(dockerfile, self._buildah_version(), job.context)
+        gaps.check_file(needed, bases)
         caches = [
             *(("--cache-from", cache_repository(c, "cache-from")) for c in job.cache_from),
             *(("--cache-to", cache_repository(c, "cache-to")) for c in job.cache_to),
@@ -82,18 +89,28 @@ class Buildah:
         hosts = {Reference.parse(name).registry for name in names}
         way = self._way(job.scratch, network=job.network, say=job.say)
         if way.shares_network and not job.network:
-            _refuse_network(needed, bool(caches))
+            gaps.check_network(needed, caches=bool(caches))
         with room(job.scratch, self._program, way, hosts) as made:
-            for image in images:
-                if image.keyword != "syntax":
-                    _pull(made, image, job)
+            pulled = {
+                (image.reference, image.span): _pull(made, image, job)
+                for image in images
+                if image.keyword != "syntax"
+            }
+            users = {}
+            for stage in needed:
+                identity = pulled.get((str(bases[stage.index]), stage.image_span))
+                if identity:
+                    base, is_oci = made.config_of(identity)
+                    gaps.check_base(stage, needed, bases, base, is_oci=is_oci)
+                    users[stage.index] = str(base.get("User") or "")
+            above = {index: base for index, base in bases.items() if not isinstance(base, str)}
+            text = for_buildah(dockerfile, {**dict.fromkeys(bases), **above}, users)
             with secret_files(job.secrets, job.scratch) as words:
                 words += [word for pair in caches for word in pair]
-                identity = _build(made, dockerfile, job, words)
+                identity = _build(made, text, job, words)
             archive = job.scratch / "image.tar"
-            _must(
-                made, ["push", "--quiet", *made.policy, identity, f"docker-archive:{archive}"], job
-            )
+            push = ["push", "--quiet", *made.policy, identity, f"docker-archive:{archive}"]
+            _must(made, push, job)
         return archive
 
     def _look(self) -> str:
@@ -149,7 +166,7 @@ def ways() -> Iterator[Way]:
     """
     runtimes = [runtime for runtime in _RUNTIMES if shutil.which(runtime)]
     drivers: tuple[Literal["overlay", "vfs"], ...] = ("overlay", "vfs")
-    for seclusion in seclusions():
+    for seclusion in seclusions(HOSTNAME):
         isolation: Literal["oci", "rootless"] = "rootless" if seclusion.rootless else "oci"
         for driver in drivers:
             for runtime in runtimes if seclusion.processes else ():
@@ -175,7 +192,8 @@ class _Listener:
         return (errors or self.lines or ["it says nothing"])[-1].removeprefix("Error: ")
 
 
-def _pull(made: Room, image: ImageUse, job: EngineJob) -> None:
+def _pull(made: Room, image: ImageUse, job: EngineJob) -> str:
+    """Get an image from its registry; its id."""
     platform = image.platform or f"linux/{OCI_ARCHITECTURE[job.architecture]}"
     os_name, _, rest = platform.partition("/")
     machine, _, variant = rest.partition("/")
@@ -192,25 +210,30 @@ def _pull(made: Room, image: ImageUse, job: EngineJob) -> None:
             f" {reason}",
             hint="see that the registry has this digest, and that you may read it",
         )
+    return listener.lines[-1]
 
 
-def _build(made: Room, dockerfile: Dockerfile, job: EngineJob, more: list[str]) -> str:
+def _build(made: Room, text: Text, job: EngineJob, more: list[str]) -> str:
     """Run the build; the id of the image."""
     identity = made.path / "image-id"
     ignore = made.path / "config/ignore"
     ignore.touch()
+    dockerfile = made.path / "Dockerfile"
+    dockerfile.write_bytes(text.data)
     words = [
         *("build", "--layers", "--format", "docker", "--pull=never", *made.policy),
+        "--identity-label=false",
         *made.build_words(network=job.network),
         *("--platform", f"linux/{OCI_ARCHITECTURE[job.architecture]}"),
         # The context was chosen already.
         *("--ignorefile", str(ignore), "--iidfile", str(identity)),
-        *("--file", str(job.dockerfile.absolute()), "--target", job.target, *more),
+        *("--file", str(dockerfile), "--target", job.target, *more),
+        *("--build-context", f"{NOTHING}={made.path / 'nothing'}"),
         *(() if job.use_cache else ("--no-cache",)),
     ]
     for name, value in job.args.items():
         words += ["--build-arg", f"{name}={value}"]
-    progress = Progress(dockerfile, job.say)
+    progress = Progress(text.steps, job.say)
     status = made.run([*words, str(job.context.absolute())], progress.line, network=job.network)
     if status == 0:
         return identity.read_text().strip()
@@ -220,7 +243,18 @@ def _build(made: Room, dockerfile: Dockerfile, job: EngineJob, more: list[str]) 
         raise FailedInstructionError(
             line=found.line if found else None, instruction=progress.step, said=progress.last
         )
-    raise ToolFailedError("\n  ".join([f"exit status {status} from buildah", *progress.last]))
+    if any(_NO_HISTORY in line for line in progress.last):
+        raise ToolFailedError(
+            f"this {made.program} cannot build on an image that has no history of its layers",
+            hint='get a newer one (buildah 1.39 can), or build with engine = "buildkit"',
+        )
+    if unread := unreadable(progress.last):
+        number, why = unread
+        line = text.line_of(number)
+        raise FailedInstructionError(line=line, instruction=why, said=progress.last)
+    raise ToolFailedError(
+        "\n  ".join([f"exit status {status} from: {made.program} build", *progress.last])
+    )
 
 
 def _must(made: Room, words: list[str], job: EngineJob) -> None:
@@ -244,7 +278,7 @@ def _check_space(said: Iterable[str]) -> None:
 def _remedy(reason: str) -> str:
     if "netavark" in reason:
         return "install the package netavark, or say where it is with CONTAINERS_HELPER_BINARY_DIR"
-    if not seclusions()[0].rootless:
+    if not seclusions(HOSTNAME)[0].rootless:
         return ""
     if not has_subids():
         return (
@@ -252,21 +286,3 @@ def _remedy(reason: str) -> str:
             " and /etc/subgid: usermod --add-subuids 100000-165535 --add-subgids 100000-165535 USER"
         )
     return "as a user it needs namespaces for users: see sysctl user.max_user_namespaces"
-
-
-def _refuse_network(needed: tuple[Stage, ...], caches: bool) -> None:
-    """What buildah cannot do itself when it has to be without network for RUN to have none."""
-    remedy = 'install the package runc or crun, or build with engine = "buildkit"'
-    if caches:
-        raise UnsupportedError(
-            "buildah cannot reach a cache while RUN is without network, as there is no OCI runtime",
-            hint=remedy,
-        )
-    for stage in needed:
-        for instruction in stage.instructions:
-            if instruction.keyword == "ADD" and any("://" in word for word in instruction.words):
-                raise UnsupportedError(
-                    f"line {instruction.line}: buildah cannot fetch what ADD names while RUN is"
-                    " without network, as there is no OCI runtime",
-                    hint=remedy,
-                )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import os
 import resource
 import shutil
@@ -12,7 +14,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from cagebuild import process
-from cagebuild.engine.buildahwords import POLICY, containers_conf, registries_conf, storage_conf
+from cagebuild.engine.buildahwords import (
+    HOSTS,
+    POLICY,
+    containers_conf,
+    registries_conf,
+    storage_conf,
+)
+from cagebuild.errors import ToolFailedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -26,6 +35,9 @@ _MEMORY = Path("/dev/shm")  # noqa: S108 (a folder below it is this user's alone
 _CGROUPS = Path("/sys/fs/cgroup")
 _PASSED_ON = ("REGISTRY_AUTH_FILE", "XDG_RUNTIME_DIR", "CONTAINERS_HELPER_BINARY_DIR")
 """Where the user's credentials are, and programs that buildah starts."""
+_CAPABILITIES = ("AUDIT_WRITE", "MKNOD", "NET_RAW")
+"""What RUN has with BuildKit, but not with every buildah."""
+_LONGEST_RUN_ROOT = 50
 _MOST_FILES, _MOST_PROCESSES = 1 << 16, 1 << 15
 
 
@@ -50,6 +62,8 @@ class Room:
     """Where one build has everything."""
 
     path: Path
+    run_root: Path
+    """Of what is true until the next boot."""
     program: Program
     way: Way
 
@@ -61,7 +75,7 @@ class Room:
         podman = ("--tmpdir", str(self.path / "podman")) if self.program == "podman" else ()
         argv = (
             *(self.program, "--root", str(self.path / "root")),
-            *("--runroot", str(self.path / "run"), "--storage-driver", self.way.driver),
+            *("--runroot", str(self.run_root), "--storage-driver", self.way.driver),
             *podman,
             *words,
         )
@@ -69,13 +83,14 @@ class Room:
         return process.follow(
             self.way.seclusion.around(argv, network=not alone),
             say=say,
-            cwd=self.path,
             env=self._environment(),
         )
 
     def build_words(self, *, network: bool) -> tuple[str, ...]:
         """The options of ``build`` that say how RUN works."""
-        words = ["--isolation", self.way.isolation, "--http-proxy=false"]
+        words = ["--isolation", self.way.isolation, "--http-proxy=false", "--uts", "host"]
+        for capability in _CAPABILITIES:
+            words += ["--cap-add", capability]
         if self.way.runtime:
             words += ["--runtime", self.way.runtime]
         if not self.way.shares_network:
@@ -114,6 +129,20 @@ class Room:
             "CONTAINERS_STORAGE_CONF": str(config / "storage.conf"),
         }
 
+    def config_of(self, identity: str) -> tuple[dict[str, object], bool]:
+        """The config of an image in the storage, as it came, and whether OCI's or Docker's."""
+        folder = self.path / "root" / f"{self.way.driver}-images" / identity
+        # containers/storage keeps it under its digest, in base64 as that is no name of a file.
+        key = "=" + base64.b64encode(f"sha256:{identity}".encode()).decode()
+        try:
+            config = json.loads((folder / key).read_bytes())
+            manifest = json.loads((folder / "manifest").read_bytes())
+            return dict(config.get("config") or {}), "docker" not in manifest.get("mediaType", "")
+        except (OSError, ValueError) as error:
+            raise ToolFailedError(
+                f"{self.program} does not show an image's config: {error}"
+            ) from None
+
     @property
     def policy(self) -> tuple[str, ...]:
         """The option of pull, push and build."""
@@ -127,25 +156,38 @@ def room(scratch: Path, program: Program, way: Way, hosts: Iterable[str] = ()) -
     Everything is removed at the end, what belongs to lent ids and empty control groups too.
     """
     path = Path(tempfile.mkdtemp(prefix="buildah-", dir=scratch))
-    made = Room(path=path, program=program, way=way)
+    made = Room(path=path, run_root=_run_root(path), program=program, way=way)
     try:
-        for name in ("config", "tmp", "xdg", "networks"):
+        for name in ("config", "tmp", "xdg", "networks", "nothing"):
             (path / name).mkdir()
         config = path / "config"
         (config / "policy.json").write_text(POLICY)
         (config / "registries.conf").write_text(registries_conf(hosts))
-        (config / "containers.conf").write_text(containers_conf(path / "networks"))
-        (config / "storage.conf").write_text(storage_conf(path, way.driver))
+        (config / "hosts").write_text(HOSTS)
+        (config / "containers.conf").write_text(
+            containers_conf(path / "networks", config / "hosts")
+        )
+        (config / "storage.conf").write_text(storage_conf(path / "root", made.run_root, way.driver))
         yield made
     finally:
         _remove(made)
 
 
+def _run_root(path: Path) -> Path:
+    """Below the room, where its name is not too long for podman."""
+    usual = path / "run"
+    if len(str(usual)) <= _LONGEST_RUN_ROOT:
+        usual.mkdir()
+        return usual
+    return Path(tempfile.mkdtemp(prefix="cagebuild-", dir="/tmp"))  # noqa: S108
+
+
 def _remove(made: Room) -> None:
     """Also while something fails or is stopped: so it isn't watched."""
     if made.way.seclusion.rootless:
-        argv = made.way.seclusion.as_owner(("rm", "-rf", "--", str(made.path)))
-        process.follow(argv, say=lambda _: None)
+        argv = made.way.seclusion.as_owner(("rm", "-rf", "--", str(made.path), str(made.run_root)))
+        process.follow(argv, say=lambda _: None, env={})
+    shutil.rmtree(made.run_root, ignore_errors=True)
     shutil.rmtree(made.path, ignore_errors=True)
     name = f"cagebuild-{made.path.name}"
     for folder in (_CGROUPS / name, *_CGROUPS.glob(f"*/{name}")):

@@ -15,13 +15,18 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from pathlib import Path
 
-    from cagebuild.dockerfile.model import Dockerfile, Instruction
+    from cagebuild.dockerfile.model import Instruction
+    from cagebuild.engine.buildahtext import Steps
 
 Version = tuple[int, int]
 
+HOSTNAME = "buildkitsandbox"
+"""The name that a machine has in BuildKit's RUN, too."""
+HOSTS = f"127.0.0.1\tlocalhost {HOSTNAME}\n::1\tlocalhost ip6-localhost ip6-loopback\n"
 POLICY = json.dumps({"default": [{"type": "insecureAcceptAnything"}]})
 """Images are named by digest: who signed them is no question of the build."""
 _STEP = re.compile(r"(?:\[(\d+)/\d+\] )?STEP (\d+)/\d+: ((\w+).*)")
+_UNREADABLE = re.compile(r"Error: resolving step .* StartLine:([0-9]+) .*?\\}: (.*)")
 _FAILED = re.compile(r"(?:Error: )?(?:error )?building at STEP \"(.*)\": (.*)")
 _LAST_LINES = 20
 
@@ -56,19 +61,24 @@ def registries_conf(hosts: Iterable[str]) -> str:
     return text
 
 
-def containers_conf(networks: Path) -> str:
-    """containers.conf(5), in place of the user's: no environment, no mounts, no hooks of his."""
+def containers_conf(networks: Path, hosts: Path) -> str:
+    """containers.conf(5), in place of the user's: no environment, no mounts, no hooks of his.
+
+    ``hosts`` is what RUN has as /etc/hosts, in place of this machine's own.
+    """
     return (
-        "[containers]\nhttp_proxy = false\n\n"
+        f"[containers]\nhttp_proxy = false\nbase_hosts_file = {json.dumps(str(hosts))}\n\n"
         f"[network]\nnetwork_config_dir = {json.dumps(str(networks))}\n\n"
         '[engine]\ncgroup_manager = "cgroupfs"\nevents_logger = "none"\n'
     )
 
 
-def storage_conf(folder: Path, driver: str) -> str:
+def storage_conf(root: Path, run_root: Path, driver: str) -> str:
     """storage.conf(5): nothing shared with the user's images."""
-    root, run = json.dumps(str(folder / "root")), json.dumps(str(folder / "run"))
-    return f'[storage]\ndriver = "{driver}"\ngraphroot = {root}\nrunroot = {run}\n'
+    return (
+        f'[storage]\ndriver = "{driver}"\ngraphroot = {json.dumps(str(root))}\n'
+        f"runroot = {json.dumps(str(run_root))}\n"
+    )
 
 
 def is_loopback(registry: str) -> bool:
@@ -104,11 +114,19 @@ def cache_repository(text: str, key: str) -> str:
     return f"{parsed.registry}/{parsed.repository}"
 
 
+def unreadable(said: Iterable[str]) -> tuple[int, str] | None:
+    """The line of an instruction that buildah could not read, and why, if it said so."""
+    for line in said:
+        if found := _UNREADABLE.search(line):
+            return int(found[1]), found[2]
+    return None
+
+
 class Progress:
     """Follows what buildah says: passes it on, and knows where it is."""
 
-    def __init__(self, dockerfile: Dockerfile, say: Callable[[str], None]) -> None:
-        self._dockerfile = dockerfile
+    def __init__(self, steps: Steps, say: Callable[[str], None]) -> None:
+        self._steps = steps
         self._say = say
         self._last: deque[str] = deque(maxlen=_LAST_LINES)
         self._at: tuple[int, int] | None = None
@@ -143,11 +161,8 @@ class Progress:
         if self._at is None:
             return None
         stage, step = self._at
-        if stage >= len(self._dockerfile.stages):
+        steps = self._steps[stage] if stage < len(self._steps) else ()
+        if not 1 <= step <= len(steps):
             return None
-        known = self._dockerfile.stages[stage]
-        instructions = (known.from_instruction, *known.instructions)
-        if not 1 <= step <= len(instructions):
-            return None
-        found = instructions[step - 1]
-        return found if self.step.upper().startswith(found.keyword) else None
+        keyword, found = steps[step - 1]
+        return found if self.step.upper().startswith(keyword) else None

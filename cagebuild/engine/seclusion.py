@@ -10,12 +10,14 @@ from __future__ import annotations
 import os
 import pwd
 import shutil
+import sys
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 _ADMIN = 1 << 21
 """CAP_SYS_ADMIN, see capabilities(7)."""
+_START = Path(__file__).with_name("secluded.py")
 _SUBIDS = (Path("/etc/subuid"), Path("/etc/subgid"))
 
 
@@ -25,6 +27,8 @@ class Seclusion:
 
     users: tuple[str, ...]
     """Words of unshare(1) that make this user a root; empty where it is one."""
+    hostname: str
+    """The machine's name in it."""
     processes: bool
     """Whether there can be a process namespace: in a container often not."""
 
@@ -36,9 +40,10 @@ class Seclusion:
     def around(self, argv: tuple[str, ...], *, network: bool = True) -> tuple[str, ...]:
         """The command line that runs a program in namespaces; without network in one of its own."""
         return (
-            *("unshare", *self.users, "--mount"),
+            *("unshare", *self.users, "--mount", "--uts"),
             *(() if network else ("--net",)),
             *(("--pid", "--fork", "--mount-proc") if self.processes else ()),
+            *(sys.executable, "-I", "-S", str(_START), self.hostname),
             *argv,
         )
 
@@ -57,14 +62,17 @@ class Seclusion:
         }
 
 
-def seclusions() -> tuple[Seclusion, ...]:
+def seclusions(hostname: str) -> tuple[Seclusion, ...]:
     """The ways to try, the best first."""
     users: tuple[str, ...] = ()
     if not privileged():
         users = ("--user", "--map-root-user")
         if has_subids():
             users = (*users, "--map-auto")
-    return tuple(Seclusion(users=users, processes=processes) for processes in (True, False))
+    return tuple(
+        Seclusion(users=users, hostname=hostname, processes=processes)
+        for processes in (True, False)
+    )
 
 
 def privileged() -> bool:
