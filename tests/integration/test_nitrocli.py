@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 pytestmark = [
     pytest.mark.integration,
+    pytest.mark.timeout(1500),  # the first one compiles nitro-cli
     pytest.mark.skipif(os.geteuid() != 0, reason="Docker needs root: run the tests with sudo"),
 ]
 VERIFY = ("verify", "--with", "nitro-cli")
