@@ -30,15 +30,16 @@ if TYPE_CHECKING:
 
 pytestmark = [
     pytest.mark.integration,
+    pytest.mark.timeout(1500),  # the first one compiles nitro-cli
     pytest.mark.skipif(os.geteuid() != 0, reason="Docker needs root: run the tests with sudo"),
 ]
 VERIFY = ("verify", "--with", "nitro-cli")
 COMPARED = {"PCR0", "PCR1", "PCR2"}
 
 
-@pytest.fixture(scope="module")
-def docker() -> Iterator[Daemon]:
-    with docker_daemon() as daemon:
+@pytest.fixture(scope="module", params=["20.10", "28-containerd"])
+def docker(request: pytest.FixtureRequest) -> Iterator[Daemon]:
+    with docker_daemon(request.param) as daemon:
         yield daemon
 
 
@@ -169,8 +170,8 @@ def test_so_it_does_for_an_awkward_image_with_the_runtime(
     assert workspace.ok(*VERIFY, "--nitro-image", image).pcrs() == ours
 
 
-@pytest.mark.parametrize("kind", ["26-overlay2", "26-containerd", "28-overlay2", "28-containerd"])
-def test_so_it_does_with_newer_dockers(kind: DockerKind, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["26-overlay2", "26-containerd", "28-overlay2"])
+def test_so_it_does_with_other_dockers(kind: DockerKind, tmp_path: Path) -> None:
     with docker_daemon(kind) as docker:
         layer = nitrocli.layer(tmp_path)
         image = nitrocli.import_image(docker, layer, "nitro-cli:test", "VOLUME /scratch")
@@ -181,6 +182,10 @@ def test_so_it_does_with_newer_dockers(kind: DockerKind, tmp_path: Path) -> None
         before = nitrocli.contents(docker)
         assert made.ok(*VERIFY, "--nitro-image", image).pcrs() == ours
         assert nitrocli.contents(docker) == before
+        # And what is exported is there under its own name, for a nitro-cli of the user's.
+        made.ok("export", "--format", "docker-archive", "--output", str(tmp_path / "mine.tar"))
+        docker.docker("load", "--input", str(tmp_path / "mine.tar"))
+        assert "cage-guest" in docker.docker("inspect", "svc:latest")
 
 
 @pytest.mark.network
@@ -336,7 +341,8 @@ def test_an_image_of_a_registry_is_pulled_by_digest(
         docker.docker("tag", image, f"{name}:1")
         docker.docker("push", f"{name}:1")
         form = "{{json .RepoDigests}}"
-        (reference,) = json.loads(docker.docker("inspect", "--format", form, f"{name}:1"))
+        found = json.loads(docker.docker("inspect", "--format", form, f"{name}:1"))
+        (reference,) = (each for each in found if each.startswith(name))
         docker.docker("rmi", f"{name}:1")
         first = locked.ok(*VERIFY, "--nitro-image", reference)
         assert f"note: Docker: pulling {reference}" in first.err
