@@ -85,6 +85,7 @@ def build(
     session = _session()
     chosen = session.cages(words)
     show.sources(session, chosen)
+    show.dockerfiles(session, chosen)
     results = pipeline.build(session, chosen, _how(jobs, keep_going, verbose, explain))
     show.results(session, results)
 
@@ -105,6 +106,7 @@ def pcr(
     session = _session()
     chosen = session.cages(words)
     show.sources(session, chosen)
+    show.dockerfiles(session, chosen)
     results = pipeline.measure(session, chosen, _how(jobs, keep_going, verbose, explain))
     if json:
         show.results_json(results)
@@ -141,6 +143,7 @@ def lock(
         session = pipeline.update_installers(session, chosen)
         chosen = session.cages([cage.address for cage in chosen])
     show.sources(session, chosen)
+    show.dockerfiles(session, chosen)
     show.uncommitted(session, chosen)
     how = _how(jobs, keep_going, verbose, explain)
     show.locks(session, pipeline.lock(session, chosen, how, update=moved))
@@ -167,6 +170,7 @@ def check(context: Any, words: Sequence[str] = ()) -> None:
     session = _session()
     chosen = session.cages(words)
     show.sources(session, chosen)
+    show.dockerfiles(session, chosen)
     pipeline.check(session, chosen)
     print(f"{len(chosen)} cage{'' if len(chosen) == 1 else 's'}: no mistakes")
 

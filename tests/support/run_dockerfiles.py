@@ -177,7 +177,12 @@ CASES: Final = (
         "a health check with a query",
         'HEALTHCHECK --interval=5s CMD ["/bin/wget", "http://localhost/h?a=1&b=2"]\nRUN true\n',
         {},
-        config={"Healthcheck": [["CMD", "/bin/wget", "http://localhost/h?a=1&b=2"], 5_000_000_000]},
+        config={
+            "Healthcheck": [
+                ["CMD", "/bin/wget", "http://localhost/h?a=1&b=2"],
+                [5_000_000_000, 0, 0, 0],
+            ]
+        },
     ),
     _case(
         "another shell",
