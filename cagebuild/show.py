@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 _SHOWN = 5
 _SHOWN_MISTAKES = 20
-_SHOWN_MISTAKES = 20
 
 
 def json_document(document: object) -> None:
@@ -42,27 +41,6 @@ def sources(session: Session, chosen: Sequence[Cage]) -> None:
         left_out = "are not added, because git does not track them: git add, or exclude them"
         _warn_of(session, cage, found.untracked, left_out)
         _warn_of(session, cage, found.missing, "are tracked by git, but are not there")
-
-
-def dockerfiles(session: Session, chosen: Sequence[Cage]) -> None:
-    """Warn of what a Dockerfile cannot reproduce, each with its line and the cure."""
-    from cagebuild.config.model import DockerfileBase
-
-    for cage in chosen:
-        context = session.context(cage)
-        if context is None or not isinstance(cage.base, DockerfileBase):
-            continue
-        from cagebuild.dockerfile.parse import parse
-        from cagebuild.dockerfile.stages import needed
-        from cagebuild.dockerfile.warnings import warnings
-
-        parsed = parse(context.data, context.file)
-        base, architecture = cage.base, cage.enclave.architecture
-        found = warnings(parsed, needed(parsed, base.target, dict(base.args), architecture))
-        for each in found[:_SHOWN_MISTAKES]:
-            warn(each.render())
-        if found[_SHOWN_MISTAKES:]:
-            warn(f"{cage.address}: and {len(found) - _SHOWN_MISTAKES} more of these")
 
 
 def dockerfiles(session: Session, chosen: Sequence[Cage]) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
-from cagebuild.dockerfile import stages
+from cagebuild.dockerfile import naming, stages
 from cagebuild.dockerfile.model import Instruction, Stage
 from cagebuild.dockerfile.parse import parse
 from cagebuild.dockerfile.problems import DockerfileError, at_line, diagnostic
@@ -71,7 +71,7 @@ def build(
     ``images`` gives an image by its normalised reference, a tree of its own each time. ``scratch``
     is an empty folder that stays as long as the result is read: archives are uncompressed there.
 
-    Each node that an instruction brings has the origin ``Dockerfile:12 COPY``. Raises
+    Each node that an instruction brings has the origin ``Dockerfile:12 COPY src /app``. Raises
     UnsupportedError for what needs an engine, DockerfileError for mistakes, ImageError for archives
     that are damaged or hostile, and what ``images`` raises.
     """
@@ -176,7 +176,7 @@ class _Builder:
 
     def _carry_out(self, stage: Stage, state: State, instruction: Instruction) -> None:
         keyword = instruction.keyword
-        origin = f"{self._dockerfile.file.name}:{instruction.line} {keyword}"
+        origin = naming.origin(self._dockerfile.file.name, instruction)
         match keyword:
             case "ARG":
                 self._arg(state, instruction)

@@ -127,6 +127,8 @@ class _Planner:
         from cagebuild.dockerfile.staging import stage
 
         build = self.base.build
+        if not build.network:
+            self._refuse_network()
         staged = stage(
             self.parsed,
             target=self.base.target,
@@ -158,6 +160,18 @@ class _Planner:
                 },
             },
         )
+
+    def _refuse_network(self) -> None:
+        """An instruction's own flag would win over what an engine is told for all."""
+        for stage in self.stages:
+            for instruction in stage.instructions:
+                run = instruction.inner or instruction
+                if run.keyword == "RUN" and run.flag("network") not in {None, "none"}:
+                    raise UnsupportedError(
+                        f"{self.maker.cage.address}: {self.context.file}:{instruction.line}: RUN"
+                        f" --network={run.flag('network')}, and the cage allows no network",
+                        hint="set build.network = true, or leave out the flag",
+                    )
 
     def _params(self, dockerfile: bytes) -> dict[str, object]:
         return {

@@ -354,6 +354,16 @@ def test_the_embedded_engine_says_what_it_cannot_do(
     assert "buildah" in caught.value.hint
 
 
+@pytest.mark.parametrize("flag", ["default", "host"])
+def test_a_run_gets_no_network_by_its_own_flag(project: Project, flag: str) -> None:
+    project.write("pay/Dockerfile", RUN.replace(b"RUN", f"RUN --network={flag}".encode()))
+    with pytest.raises(UnsupportedError, match=f"Dockerfile:3: RUN --network={flag}") as caught:
+        project.plan()
+    assert "build.network = true" in caught.value.hint
+    project.settings(more="[build]\nnetwork = true\n")
+    project.plan()
+
+
 def test_pins_that_were_edited_by_hand(project: Project) -> None:
     locked = project.lock()
     pins = {"images": {"base.test/a:1": {"reference": "x"}}}
