@@ -53,7 +53,9 @@ class Attributes:
         node.mode = source.mode
         if self.mode is not None and source.kind is not Kind.SYMLINK:
             node.mode = self.mode.apply(source.mode, directory=source.kind is Kind.DIRECTORY)
-        node.origin, node.xattrs = self.origin, source.xattrs
+        node.origin = self.origin
+        if node.xattrs != source.xattrs:
+            node.xattrs = source.xattrs
 
     def parent(self) -> Node:
         """A directory on the way."""
