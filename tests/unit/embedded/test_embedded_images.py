@@ -104,9 +104,9 @@ def test_files_keep_their_origin_and_new_ones_name_their_line(tmp_path: Path) ->
     inside = folder.children or {}
     assert folder.origin == "base"
     assert inside[b"old"].origin == "base"
-    assert inside[b"gone"].origin == "Dockerfile:4 COPY"
-    assert inside[b"all"].origin == "Dockerfile:6 COPY"
-    assert children[b"w"].origin == "Dockerfile:2 WORKDIR"
+    assert inside[b"gone"].origin == "Dockerfile:4 COPY a /d/gone"
+    assert inside[b"all"].origin == "Dockerfile:6 COPY . /d/all/"
+    assert children[b"w"].origin == "Dockerfile:2 WORKDIR /w"
 
 
 def test_each_from_has_a_tree_of_its_own_and_copy_reads_one(tmp_path: Path) -> None:
@@ -183,7 +183,7 @@ def test_triggers_run_before_all_else(tmp_path: Path) -> None:
         "w directory 0755 0:0",
         "w/a file 0644 0:0 b'a'",
     ]
-    assert (image.root.children or {})[b"t"].origin == "Dockerfile:4 COPY"
+    assert (image.root.children or {})[b"t"].origin == "Dockerfile:4 COPY . /t"
 
 
 def test_triggers_are_not_inherited_twice(tmp_path: Path) -> None:
