@@ -21,6 +21,7 @@ _QUESTION = 10
 """Seconds to wait for a Docker that is asked whether it is there."""
 _WORK = 3600
 """Seconds without a sign of life: loading an image of some GiB answers nothing for a while."""
+_CLEARING = 60
 SOCKET: Final = "/var/run/docker.sock"
 """Where Docker's socket is on its own machine, and in every container that is given it."""
 
@@ -50,6 +51,16 @@ def doing(what: str, *, hint: str = "") -> Iterator[None]:
         yield
     except (DockerException, RequestException) as error:
         raise ToolFailedError(f"Docker could not {what}: {_reason(error)}", hint=hint) from error
+
+
+@contextmanager
+def soon(client: DockerClient) -> Iterator[None]:
+    """Wait a minute for each answer and no longer: for what Ctrl-C can't break off."""
+    client.api.timeout = _CLEARING
+    try:
+        yield
+    finally:
+        client.api.timeout = _WORK
 
 
 def socket_of(client: DockerClient) -> str:

@@ -122,7 +122,7 @@ def asked(
 
 @contextmanager
 def _loaded(client: DockerClient, job: Job, stops: Stops) -> Iterator[None]:
-    with _cleared(stops, f"remove {job.tag}", lambda: engine.remove_image(client, job.tag)):
+    with _cleared(client, stops, f"remove {job.tag}", lambda: engine.remove_image(client, job.tag)):
         # Docker goes on with an image that it has got whole, whether anybody waits or not; one that
         # ends early it forgets. So it's stopped in the middle, or not at all.
         what = engine.doing("load the finished image")
@@ -132,15 +132,17 @@ def _loaded(client: DockerClient, job: Job, stops: Stops) -> Iterator[None]:
 
 
 @contextmanager
-def _cleared(stops: Stops, what: str, remove: Callable[[], None]) -> Iterator[None]:
+def _cleared(
+    client: DockerClient, stops: Stops, what: str, remove: Callable[[], None]
+) -> Iterator[None]:
     """Clear away after the block, however it ends; its own failure is the one to tell."""
     try:
         yield
     except BaseException:
-        with suppress(ToolFailedError), stops.held(), engine.doing(what):
+        with suppress(ToolFailedError), stops.held(), engine.doing(what), engine.soon(client):
             remove()
         raise
-    with stops.held(), engine.doing(what):
+    with stops.held(), engine.doing(what), engine.soon(client):
         remove()
 
 
@@ -165,13 +167,14 @@ class _Checked:
 def _container(client: DockerClient, tool: Tool, job: Job, stops: Stops) -> Iterator[Container]:
     # Known before anything has it: whatever is interrupted, it can be removed.
     name = job.tag.partition(":")[0]
-    socket = Mount(target=engine.SOCKET, source=engine.socket_of(client), type="bind")
+    with engine.doing("say what it is"):
+        socket = Mount(target=engine.SOCKET, source=engine.socket_of(client), type="bind")
 
     def remove() -> None:
         with suppress(NotFound):
             client.api.remove_container(name, v=True, force=True)
 
-    with _cleared(stops, f"remove the container {name}", remove):
+    with _cleared(client, stops, f"remove the container {name}", remove):
         with stops.held(), engine.doing(f"make a container of {tool.name}"):
             container = client.containers.create(
                 tool.image,
@@ -246,7 +249,8 @@ def _run(container: Container, job: Job, tell: Callable[[str], None]) -> bytes:
         command = f"nitro-cli build-enclave --docker-uri {job.tag}"
         raise ToolFailedError(
             "\n  ".join([f"exit status {status} from: {command}", *last, *_reasons(container)]),
-            hint="invoke build, which needs no Docker, is not affected",
+            hint="the lines are nitro-cli's own; AWS lists its errors by number:"
+            " https://docs.aws.amazon.com/enclaves/latest/user/cli-errors.html",
         )
     answer = b""
     with engine.doing("read what nitro-cli printed"):

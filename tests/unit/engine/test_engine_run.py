@@ -200,7 +200,7 @@ def test_a_history_that_does_not_fit_the_layers_says_nothing_wrong(
 
 def test_what_an_engine_says_of_itself_is_not_kept(run: Run) -> None:
     run.engine.config = {"Labels": {"io.buildah.version": "1.28", "a": "b"}, "Env": ["A=b"]}
-    assert run().config() == {"Labels": {"a": "b"}, "Env": ["A=b"]}
+    assert run().config() == {"Labels": {"a": "b"}, "Env": ["A=b"], "WorkingDir": "/"}
 
 
 def test_a_failed_instruction_is_shown_with_its_line(run: Run) -> None:
