@@ -8,20 +8,26 @@ import shlex
 import signal
 import subprocess
 import tarfile
+import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import pytest
 
+from cagebuild.image.layers import Layer, flatten
+from cagebuild.image.layout import open_image
 from cagebuild.runtime.toolchain import provide
 from tests.support.bases import bases, busybox_layer
+from tests.support.dockerfile_golden import Facts, lines
 from tests.support.engines import docker_daemon
-from tests.support.workspaces import PROJECT, Workspace, installer
+from tests.support.workspaces import PROJECT, Workspace, installer, serving
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from cagebuild.digest import Digest
     from tests.support.bases import Bases
     from tests.support.engines import Daemon
 
@@ -45,6 +51,7 @@ port = 8080
 
 [runtime]
 installer = "@INSTALLER@"
+url = "@URL@"
 """
 ROOT: Final = """\
 [workspace.defaults.epoch]
@@ -53,9 +60,6 @@ policy = "zero"
 [workspace.defaults.enclave]
 boot = { kernel = "//boot/bzImage", init = "//boot/init", nsm = "//boot/nsm.ko", \
 cmdline = "//boot/cmdline" }
-
-[workspace]
-mirrors = ["@MIRROR@"]
 """
 STAGES: Final = """\
 ARG BASE=@BASE@
@@ -87,10 +91,25 @@ CMD ["/bin/cat", "/srv/a"]
 """
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class World:
+    """A registry, and a server that has a runtime installer."""
+
+    bases: Bases
+    url: str
+    installer: Digest
+
+    def runtime(self, cage: str) -> str:
+        """A cage.toml with that installer."""
+        return cage.replace("@INSTALLER@", str(self.installer)).replace("@URL@", self.url)
+
+
 @pytest.fixture(scope="module")
-def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bases]:
-    with bases(tmp_path_factory.mktemp("bases")) as running:
-        yield running
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    folder = tmp_path_factory.mktemp("installers")
+    digest = installer(folder)
+    with bases(tmp_path_factory.mktemp("bases")) as running, serving(folder) as url:
+        yield World(bases=running, url=url, installer=digest)
 
 
 @pytest.fixture(scope="module")
@@ -108,14 +127,12 @@ def old_docker() -> Iterator[Daemon]:
 class Project:
     """A workspace with a cage ``svc`` on a Dockerfile."""
 
-    def __init__(self, folder: Path, registry: Bases, dockerfile: str, cage: str = CAGE) -> None:
+    def __init__(self, folder: Path, world: World, dockerfile: str, cage: str = CAGE) -> None:
         self.folder = folder
-        self.registry = registry
-        mirror = folder / "mirror"
-        mirror.mkdir()
-        digest = installer(mirror)
-        self.work = Workspace(folder, text=ROOT.replace("@MIRROR@", mirror.as_uri()))
-        self.work.write("svc/cage.toml", cage.replace("@INSTALLER@", str(digest)))
+        self.world = world
+        folder.mkdir(exist_ok=True)
+        self.work = Workspace(folder, text=ROOT)
+        self.work.write("svc/cage.toml", world.runtime(cage))
         self.dockerfile(dockerfile)
         for name in ("a", "more/x", "more/deep/y"):
             self.work.write(f"svc/{name}", f"{name}\n")
@@ -123,7 +140,7 @@ class Project:
 
     def dockerfile(self, text: str) -> None:
         """Write it, with the base's name in it."""
-        self.work.write("svc/Dockerfile", text.replace("@BASE@", self.registry.named("busybox")))
+        self.work.write("svc/Dockerfile", text.replace("@BASE@", self.world.bases.named("busybox")))
 
     def pcrs(self, **env: str) -> dict[str, str]:
         """What a build from nothing comes to, which is as locked."""
@@ -146,9 +163,9 @@ SECRET: Final = '\n[build.secrets]\ntoken = { env = "TOKEN" }\n'
 
 
 def test_the_same_through_every_engine_and_no_secret_anywhere(
-    registry: Bases, docker: Daemon, old_docker: Daemon, tmp_path: Path
+    world: World, docker: Daemon, old_docker: Daemon, tmp_path: Path
 ) -> None:
-    project = Project(tmp_path, registry, STAGES, CAGE + SECRET)
+    project = Project(tmp_path, world, STAGES, CAGE + SECRET)
     locked = project.work.ok("lock", env={**docker.env, "TOKEN": TOKEN})
     assert "| by Docker 26" in locked.err
     pcrs = locked.pcrs()
@@ -163,9 +180,9 @@ def test_the_same_through_every_engine_and_no_secret_anywhere(
     assert found_in(TOKEN.encode(), *folders) == []
 
 
-def test_a_secret_in_the_image_is_refused(registry: Bases, docker: Daemon, tmp_path: Path) -> None:
+def test_a_secret_in_the_image_is_refused(world: World, docker: Daemon, tmp_path: Path) -> None:
     text = STAGES.replace("test -s /run/secrets/token", "cat /run/secrets/token > /out/d")
-    project = Project(tmp_path, registry, text, CAGE + SECRET)
+    project = Project(tmp_path, world, text, CAGE + SECRET)
     answer = project.work.run("lock", env={**docker.env, "TOKEN": TOKEN})
     assert answer.code == 71
     assert "the build secret 'token' in /srv/d (Dockerfile:14 COPY" in answer.err
@@ -174,41 +191,38 @@ def test_a_secret_in_the_image_is_refused(registry: Bases, docker: Daemon, tmp_p
 
 
 def test_a_dockerfile_without_run_is_the_same_without_an_engine(
-    registry: Bases, docker: Daemon, tmp_path: Path
+    world: World, docker: Daemon, tmp_path: Path
 ) -> None:
-    project = Project(tmp_path, registry, PLAIN)
+    project = Project(tmp_path, world, PLAIN)
     nothing = {"PATH": "/usr/bin", "DOCKER_HOST": "unix:///nowhere"}
     pcrs = project.work.ok("lock", env=nothing).pcrs()
     assert project.pcrs(**docker.env, CAGEBUILD_ENGINE="buildkit") == pcrs
     assert project.pcrs(**BUILDAH) == pcrs
 
 
-def test_images_are_asked_for_by_digest_alone(
-    registry: Bases, docker: Daemon, tmp_path: Path
-) -> None:
-    project = Project(tmp_path, registry, STAGES.replace("RUN --mount", "# RUN --mount"))
+def test_images_are_asked_for_by_digest_alone(world: World, docker: Daemon, tmp_path: Path) -> None:
+    project = Project(tmp_path, world, STAGES.replace("RUN --mount", "# RUN --mount"))
     project.work.ok("lock", env=docker.env)
-    before = len(registry.registry.log())
+    before = len(world.bases.registry.log())
     project.pcrs(**docker.env, CAGEBUILD_ENGINE_CACHE="off")
     project.pcrs(**BUILDAH)
-    asked = re.findall(r"/v2/[^ ]*/manifests/([^\s\"?]+)", registry.registry.log()[before:])
+    asked = re.findall(r"/v2/[^ ]*/manifests/([^\s\"?]+)", world.bases.registry.log()[before:])
     assert asked
     assert all(name.startswith("sha256:") for name in asked), asked
 
 
 def test_what_is_staged_gives_the_same_by_hand(
-    registry: Bases, docker: Daemon, tmp_path: Path
+    world: World, docker: Daemon, tmp_path: Path
 ) -> None:
-    project = Project(tmp_path, registry, STAGES.replace("RUN --mount", "# RUN --mount"))
-    pcrs = project.work.ok("lock", env=docker.env).pcrs()
+    project = Project(tmp_path, world, STAGES.replace("RUN --mount", "# RUN --mount"))
+    project.work.ok("lock", env=docker.env)
     shown = project.work.ok("stage", env={"PATH": "/usr/bin"}).out
     folder = tmp_path / "staged"
     answer = project.work.ok("stage", "--output", str(folder), env=docker.env)
     assert (folder / "Dockerfile.cage").read_text() == shown
     words = shlex.split(answer.lines[-1].partition(" && ")[2])
     assert words[:2] == ["docker", "build"]
-    by_hand(docker, folder, words, tmp_path / "image.tar")
-    assert converted(project, tmp_path / "image.tar") == pcrs
+    assert by_hand(docker, folder, words, tmp_path) == exported(project, tmp_path, **docker.env)
 
 
 @pytest.mark.parametrize(
@@ -217,72 +231,74 @@ def test_what_is_staged_gives_the_same_by_hand(
     ids=lambda base: base[:5],
 )
 def test_a_cage_without_a_dockerfile_can_be_built_by_hand_too(
-    registry: Bases, docker: Daemon, tmp_path: Path, base: str
+    world: World, docker: Daemon, tmp_path: Path, base: str
 ) -> None:
-    cage = CAGE.replace(
-        'dockerfile = "Dockerfile"', base.replace("@BASE@", registry.named("busybox"))
-    )
-    project = Project(
-        tmp_path, registry, "", cage.replace("[app]\n", '[app]\ncommand = ["/srv/more/x"]\n')
-    )
+    named = base.replace("@BASE@", world.bases.named("busybox"))
+    cage = CAGE.replace('dockerfile = "Dockerfile"', named)
+    cage = cage.replace("[app]\n", '[app]\ncommand = ["/srv/more/x"]\n')
+    project = Project(tmp_path, world, "", cage)
     if "archive" in base:
-        docker.docker("pull", registry.by_digest("busybox"))
-        docker.docker(
-            "save", "--output", f"{project.work.root}/svc/base.tar", registry.by_digest("busybox")
-        )
-    pcrs = project.work.ok("lock").pcrs()
+        image = world.bases.by_digest("busybox")
+        docker.docker("pull", image)
+        docker.docker("tag", image, "base:1")
+        docker.docker("save", "--output", f"{project.work.root}/svc/base.tar", "base:1")
+        docker.docker("rmi", "--force", "base:1", image)
+    project.work.ok("lock")
     folder = tmp_path / "staged"
     answer = project.work.ok("stage", "--output", str(folder))
     words = shlex.split(answer.lines[-1].partition(" && ")[2])
-    by_hand(docker, folder, words, tmp_path / "image.tar")
-    assert converted(project, tmp_path / "image.tar") == pcrs
+    assert by_hand(docker, folder, words, tmp_path) == exported(project, tmp_path)
 
 
-def by_hand(docker: Daemon, folder: Path, words: list[str], archive: Path) -> None:
-    """Run the command that was shown; the image as an archive."""
-    environment = {**os.environ, **docker.env}
-    argv = [*words[:2], "--tag", "by-hand:1", *words[2:]]
+def by_hand(docker: Daemon, folder: Path, words: list[str], scratch: Path) -> Facts:
+    """Run the command that was shown; what the image has, but for times."""
     done = subprocess.run(
-        argv, cwd=folder, env=environment, capture_output=True, text=True, check=False
+        [*words[:2], "--tag", "by-hand:1", *words[2:]],
+        cwd=folder,
+        env={**os.environ, **docker.env},
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
-    docker.docker("save", "--output", str(archive), "by-hand:1")
+    docker.docker("save", "--output", str(scratch / "by-hand.tar"), "by-hand:1")
     docker.docker("rmi", "--force", "by-hand:1")
+    return image_facts(scratch / "by-hand.tar")
 
 
-def converted(project: Project, archive: Path) -> dict[str, str]:
-    """PCRs of an image as it is, by the workspace's boot files."""
-    boot = project.work.root / "boot"
-    words = (
-        "--image",
-        str(archive),
-        "--kernel",
-        str(boot / "bzImage"),
-        "--init",
-        str(boot / "init"),
-    )
-    words += ("--nsm", str(boot / "nsm.ko"), "--cmdline-file", str(boot / "cmdline"), "--json")
-    found: dict[str, str] = project.work.ok("eif", *words).json()["Measurements"]
-    return {name: value for name, value in found.items() if name.startswith("PCR")}
+def exported(project: Project, scratch: Path, **env: str) -> Facts:
+    """The same of what is measured."""
+    project.work.ok("export", "--output", str(scratch / "exported"), env=env)
+    return image_facts(scratch / "exported")
+
+
+def image_facts(path: Path) -> Facts:
+    """Files, and how the image is run: nitro-cli takes no more of it."""
+    with tempfile.TemporaryDirectory() as scratch:
+        image = open_image(path, architecture="x86_64", scratch=Path(scratch))
+        layers = [
+            Layer(region=blob.open(Path(scratch)), name=blob.name, origin="")
+            for blob in image.layers
+        ]
+        run = {"Env": image.config.env, "argv": image.config.argv()}
+        return {"files": lines(flatten(layers, keep_unchanged=True)), "config": run}
 
 
 # building again
 
 
-def test_building_again_through_each_engine(
-    registry: Bases, docker: Daemon, tmp_path: Path
-) -> None:
-    project = Project(tmp_path, registry, STAGES.replace("RUN --mount", "# RUN --mount"))
+def test_building_again_through_each_engine(world: World, docker: Daemon, tmp_path: Path) -> None:
+    project = Project(tmp_path, world, STAGES.replace("RUN --mount", "# RUN --mount"))
     project.work.ok("lock", env=docker.env)
     answer = project.work.ok("verify", "--rebuild", env=docker.env)
     assert answer.out == "//svc: equal twice by buildkit, buildah, and as in the lock\n"
 
 
 def test_a_dockerfile_that_writes_the_date_is_caught(
-    registry: Bases, docker: Daemon, tmp_path: Path
+    world: World, docker: Daemon, tmp_path: Path
 ) -> None:
     text = PLAIN.replace("CMD", "USER root\nRUN date +%s%N > /srv/stamp\nCMD")
-    project = Project(tmp_path, registry, text)
+    project = Project(tmp_path, world, text)
     locked = project.work.ok("lock", env=docker.env)
     assert "svc/Dockerfile:6" in locked.err
     assert "date" in locked.err
@@ -302,9 +318,9 @@ def test_a_dockerfile_that_writes_the_date_is_caught(
     ],
 )
 def test_words_that_mean_nothing(
-    registry: Bases, tmp_path: Path, words: tuple[str, ...], says: str
+    world: World, tmp_path: Path, words: tuple[str, ...], says: str
 ) -> None:
-    answer = Project(tmp_path, registry, PLAIN).work.run("verify", *words)
+    answer = Project(tmp_path, world, PLAIN).work.run("verify", *words)
     assert answer.code == 2
     assert says in answer.err
 
@@ -313,10 +329,10 @@ def test_words_that_mean_nothing(
 
 
 def test_a_failing_run_is_shown_with_its_line_and_what_it_said(
-    registry: Bases, docker: Daemon, tmp_path: Path
+    world: World, docker: Daemon, tmp_path: Path
 ) -> None:
     text = STAGES.replace("ls -la /", "echo the reason; false; ls -la /")
-    project = Project(tmp_path, registry, text.replace("RUN --mount", "# RUN --mount"))
+    project = Project(tmp_path, world, text.replace("RUN --mount", "# RUN --mount"))
     for env in (docker.env, BUILDAH):
         answer = project.work.run("lock", env={**env, "CAGEBUILD_ENGINE_CACHE": "off"})
         assert answer.code == 71
@@ -329,9 +345,9 @@ def test_a_failing_run_is_shown_with_its_line_and_what_it_said(
         assert "Traceback" not in answer.err
 
 
-def test_without_any_engine_it_says_what_each_lacks(registry: Bases, tmp_path: Path) -> None:
+def test_without_any_engine_it_says_what_each_lacks(world: World, tmp_path: Path) -> None:
     text = STAGES.replace("RUN --mount", "# RUN --mount")
-    project = Project(tmp_path, registry, text)
+    project = Project(tmp_path, world, text)
     git = tmp_path / "bin"
     git.mkdir()
     (git / "git").symlink_to("/usr/bin/git")
@@ -343,9 +359,9 @@ def test_without_any_engine_it_says_what_each_lacks(registry: Bases, tmp_path: P
     assert "apt-get install buildah" in answer.err
 
 
-def test_ctrl_c_leaves_nothing_behind(registry: Bases, docker: Daemon, tmp_path: Path) -> None:
+def test_ctrl_c_leaves_nothing_behind(world: World, docker: Daemon, tmp_path: Path) -> None:
     text = STAGES.replace("ls -la /", "sleep 300; ls -la /")
-    project = Project(tmp_path, registry, text.replace("RUN --mount", "# RUN --mount"))
+    project = Project(tmp_path, world, text.replace("RUN --mount", "# RUN --mount"))
     before = contents(docker)
     for env in (docker.env, BUILDAH):
         process = project.work.start("lock", env={**env, "CAGEBUILD_ENGINE_CACHE": "off"})
@@ -377,8 +393,8 @@ def processes() -> list[str]:
     ).stdout.splitlines()
 
 
-def test_two_builds_of_one_cage_at_once(registry: Bases, docker: Daemon, tmp_path: Path) -> None:
-    project = Project(tmp_path, registry, STAGES.replace("RUN --mount", "# RUN --mount"))
+def test_two_builds_of_one_cage_at_once(world: World, docker: Daemon, tmp_path: Path) -> None:
+    project = Project(tmp_path, world, STAGES.replace("RUN --mount", "# RUN --mount"))
     pcrs = project.work.ok("lock", env=docker.env).pcrs()
     started = [
         project.work.start(
@@ -413,10 +429,10 @@ ENTRYPOINT ["/app"]
 
 
 def test_a_program_that_is_compiled_in_a_stage(
-    registry: Bases, docker: Daemon, tmp_path: Path
+    world: World, docker: Daemon, tmp_path: Path
 ) -> None:
-    registry.push("go", busybox_layer(), go_layer(tmp_path), config={"Env": ["PATH=/bin"]})
-    project = Project(tmp_path / "work", registry, COMPILED.replace("@GO@", registry.named("go")))
+    world.bases.push("go", busybox_layer(), go_layer(tmp_path), config={"Env": ["PATH=/bin"]})
+    project = Project(tmp_path / "work", world, COMPILED.replace("@GO@", world.bases.named("go")))
     project.work.write("svc/main.go", 'package main\n\nfunc main() { println("compiled") }\n')
     project.work.write("svc/go.mod", "module example.test/app\n\ngo 1.24\n")
     project.work.commit()
