@@ -125,7 +125,7 @@ def shown(text: str) -> str:
 
 
 def _printable(text: str) -> str:
-    return "".join(c if c.isprintable() or c == "\t" else "\ufffd" for c in text)
+    return "".join(c if c.isprintable() else "\ufffd" for c in text.replace("\t", " "))
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
