@@ -166,6 +166,21 @@ def test_flags_keep_their_order_and_lose_their_quotes() -> None:
     assert found.words == ("a", "b", "c/")
 
 
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("ENV A=\\\\\\", "\\\\"),
+        ('ENV A="b\\\\\\', '"b\\\\'),
+        ("ENV A='b\\\\\\", "'b\\\\\\"),
+        ('ENV A="b c', '"b c'),
+        ("ENV A=b'c d'\"e f\"g", "b'c d'\"e f\"g"),
+        ("ENV A=b\\'c", "b\\'c"),
+    ],
+)
+def test_quotes_and_escapes_stay_but_for_an_escape_at_the_end(text: str, value: str) -> None:
+    assert one(text).pairs == (("A", value),)
+
+
 def test_two_dashes_end_the_flags() -> None:
     assert one("COPY -- --a b").words == ("--a", "b")
 
