@@ -60,7 +60,9 @@ class Problems:
 
     def error(self) -> DockerfileError:
         """All of them, in file order."""
-        return DockerfileError(tuple(sorted(self._found, key=lambda found: found.line)))
+        return DockerfileError(
+            tuple(sorted(self._found, key=lambda found: (found.line, found.column)))
+        )
 
 
 def diagnostic(

@@ -328,12 +328,28 @@ def test_how_a_mistake_looks() -> None:
     with pytest.raises(DockerfileError) as caught:
         read("FROM x\n\tFOO \x1b[31m\n")
     assert caught.value.render() == (
-        f"{FILE}:2:1: unknown instruction 'FOO'\n"
+        f"{FILE}:2:2: unknown instruction 'FOO'\n"
         "  2 |  FOO \ufffd[31m\n"
-        "    | ^\n"
+        "    |  ^~~\n"
         "\n"
         "1 mistake in the Dockerfile"
     )
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        ("RUN \\\n  --mount=type=bind,tgt=/x \\\n  --netwrk=none x", [(3, 21, 6), (4, 3, 13)]),
+        ("ONBUILD \\\n FOO", [(3, 2, 3)]),
+        ("COPY --link --form='a b' c d", [(2, 13, 11)]),
+        ("COPY --from=é$X c d", [(2, 13, 3), (2, 6, 10)]),
+    ],
+)
+def test_where_in_the_instruction(text: str, place: list[tuple[int, int, int]]) -> None:
+    with pytest.raises(DockerfileError) as caught:
+        read(f"FROM x\n{text}\n")
+    found = [(each.line, each.column, each.width) for each in caught.value.diagnostics]
+    assert sorted(found) == sorted(place)
 
 
 @pytest.mark.parametrize("text", ["", "\n\n", "# only\n"])
