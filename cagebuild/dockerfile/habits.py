@@ -193,7 +193,7 @@ def _keys(command: Command) -> Finding | None:
     )
     generates = {
         "openssl": bool(openssl),
-        "ssh-keygen": not {"-l", "-y", "-R", "-F", "-e", "-i"} & set(words),
+        "ssh-keygen": any(word.startswith(("-A", "-t", "-N")) for word in words),
         "gpg": bool({"--gen-key", "--generate-key", "--quick-gen-key"} & set(words)),
     }
     if not generates[command.program]:

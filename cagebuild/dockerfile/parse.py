@@ -147,8 +147,11 @@ class _Reading:
         written = self._text[start : spans[0][1]] if spans else ""
         keyword = written.upper()
         if keyword not in arguments.KEYWORDS:
-            self._say(
-                f"unknown instruction '{written[:40]}'", did_you_mean(keyword, arguments.KEYWORDS)
+            self._problems.add(
+                self._logical.line,
+                f"unknown instruction '{written[:40]}'",
+                did_you_mean(keyword, arguments.KEYWORDS),
+                span=self._logical.span(*spans[0]) if spans else (0, 0),
             )
             return None
         escape = self._reader.escape
@@ -231,5 +234,6 @@ class _Reading:
             found.append(Heredoc(name=marker.name, content=content, expand=marker.expand))
         return tuple(found)
 
-    def _say(self, message: str, hint: str) -> None:
-        self._problems.add(self._logical.line, message, hint)
+    def _say(self, message: str, hint: str, at: splitting.Mapped | None = None) -> None:
+        span = self._logical.span(at.at[0], at.at[-1] + 1) if at and at.at else (0, 0)
+        self._problems.add(self._logical.line, message, hint, span=span)

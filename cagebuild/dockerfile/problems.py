@@ -60,7 +60,9 @@ class Problems:
 
     def error(self) -> DockerfileError:
         """All of them, in file order."""
-        return DockerfileError(tuple(sorted(self._found, key=lambda found: found.line)))
+        return DockerfileError(
+            tuple(sorted(self._found, key=lambda found: (found.line, found.column)))
+        )
 
 
 def diagnostic(
@@ -125,7 +127,7 @@ def shown(text: str) -> str:
 
 
 def _printable(text: str) -> str:
-    return "".join(c if c.isprintable() or c == "\t" else "\ufffd" for c in text)
+    return "".join(c if c.isprintable() else "\ufffd" for c in text.replace("\t", " "))
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

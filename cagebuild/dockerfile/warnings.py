@@ -21,6 +21,7 @@ _MOST = 100
 _EPOCH = "SOURCE_DATE_EPOCH"
 _FRONTENDS = ("docker/dockerfile", "docker.io/docker/dockerfile")
 _GIT = re.compile(r"(git@|git://|https?://[^#]*\.git(#|$))")
+_INTERPRETER = re.compile(r"#![ \t]*(?:\S*/env[ \t]+(?:-\S+[ \t]+)*)?(?:\S*/)?([^\s/]*)")
 _PINNED = re.compile(r"#([0-9a-f]{40,64}|\$.*)(:.*)?$")
 
 
@@ -117,14 +118,18 @@ def _commands(instruction: Instruction) -> tuple[str, list[shell.Command]]:
     except ExpandError:
         alone = False
     if alone:
-        first = body.partition("\n")[0]
-        interpreter = re.split(r"[/ ]", first.strip())[-1] if first.startswith("#!") else "sh"
-        return body, shell.commands(body) if interpreter in shell.SHELLS else []
+        return body, shell.commands(body) if _interpreter(body) in shell.SHELLS else []
     script = f"{instruction.text}\n{body}"
     found = shell.commands(instruction.text)
     if found and found[0].program in shell.SHELLS:
         found += shell.commands(body, at=len(instruction.text) + 1)
     return script, found
+
+
+def _interpreter(script: str) -> str:
+    """``bash`` for ``#!/usr/bin/env bash``."""
+    found = _INTERPRETER.match(script)
+    return found[1] if found else "sh"
 
 
 def _place(
@@ -133,16 +138,21 @@ def _place(
     """Where the file names the program of a command; (0, 0) if nowhere."""
     if not command.words:
         return (0, 0)
-    named = re.compile(rf"(?<![\w.-]){re.escape(command.program)}(?![\w-])")
-    before = sum(1 for _ in named.finditer(script, 0, command.places[0]))
+    before = len(_named(command.program, script, command.places[0]))
     start, end = _range(dockerfile.data, instruction)
     text = text_of(dockerfile.data[start:end])
-    places = [found.span() for found in named.finditer(text)]
+    places = _named(command.program, text, len(text))
     if not places:
         return (0, 0)
     first, last = places[min(max(before - 1, 0), len(places) - 1)]
     at = start + len(bytes_of(text[:first]))
     return at, at + len(bytes_of(text[first:last]))
+
+
+def _named(program: str, text: str, end: int) -> list[tuple[int, int]]:
+    """Where a text names a program, lines of comments left out."""
+    named = re.compile(rf"(?m)^[ \t]*#.*|(?<![\w.-])({re.escape(program)})(?![\w-])")
+    return [found.span(1) for found in named.finditer(text, 0, end) if found[1]]
 
 
 def _range(data: bytes, instruction: Instruction) -> tuple[int, int]:

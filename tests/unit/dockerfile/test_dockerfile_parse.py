@@ -166,6 +166,21 @@ def test_flags_keep_their_order_and_lose_their_quotes() -> None:
     assert found.words == ("a", "b", "c/")
 
 
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("ENV A=\\\\\\", "\\\\"),
+        ('ENV A="b\\\\\\', '"b\\\\'),
+        ("ENV A='b\\\\\\", "'b\\\\\\"),
+        ('ENV A="b c', '"b c'),
+        ("ENV A=b'c d'\"e f\"g", "b'c d'\"e f\"g"),
+        ("ENV A=b\\'c", "b\\'c"),
+    ],
+)
+def test_quotes_and_escapes_stay_but_for_an_escape_at_the_end(text: str, value: str) -> None:
+    assert one(text).pairs == (("A", value),)
+
+
 def test_two_dashes_end_the_flags() -> None:
     assert one("COPY -- --a b").words == ("--a", "b")
 
@@ -313,12 +328,28 @@ def test_how_a_mistake_looks() -> None:
     with pytest.raises(DockerfileError) as caught:
         read("FROM x\n\tFOO \x1b[31m\n")
     assert caught.value.render() == (
-        f"{FILE}:2:1: unknown instruction 'FOO'\n"
+        f"{FILE}:2:2: unknown instruction 'FOO'\n"
         "  2 |  FOO \ufffd[31m\n"
-        "    | ^\n"
+        "    |  ^~~\n"
         "\n"
         "1 mistake in the Dockerfile"
     )
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        ("RUN \\\n  --mount=type=bind,tgt=/x \\\n  --netwrk=none x", [(3, 21, 6), (4, 3, 13)]),
+        ("ONBUILD \\\n FOO", [(3, 2, 3)]),
+        ("COPY --link --form='a b' c d", [(2, 13, 11)]),
+        ("COPY --from=é$X c d", [(2, 13, 3), (2, 6, 10)]),
+    ],
+)
+def test_where_in_the_instruction(text: str, place: list[tuple[int, int, int]]) -> None:
+    with pytest.raises(DockerfileError) as caught:
+        read(f"FROM x\n{text}\n")
+    found = [(each.line, each.column, each.width) for each in caught.value.diagnostics]
+    assert sorted(found) == sorted(place)
 
 
 @pytest.mark.parametrize("text", ["", "\n\n", "# only\n"])
