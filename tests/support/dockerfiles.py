@@ -46,6 +46,8 @@ class Case:
     target: str | None = None
     buildah: Literal["1.28", "1.43", "none"] = "1.28"
     """From which of its versions on buildah makes the same of it."""
+    buildkit: Literal["0.13", "0.25", "0.34"] = "0.13"
+    """From which version on BuildKit does, by the frontend that it brings."""
 
     def write_context(self, folder: Path) -> None:
         """Make the context on disk, whatever the umask is."""
@@ -143,8 +145,13 @@ def _plain(name: str, dockerfile: str, context: Mapping[str, Entry] | None = Non
     return Case(name=name, dockerfile=dockerfile.encode(), context=context or _TREE)
 
 
-def _buildkit(name: str, dockerfile: str, context: Mapping[str, Entry] | None = None) -> Case:
-    return replace(_plain(name, dockerfile, context), buildah="none")
+def _buildkit(
+    name: str,
+    dockerfile: str,
+    context: Mapping[str, Entry] | None = None,
+    since: Literal["0.13", "0.25", "0.34"] = "0.13",
+) -> Case:
+    return replace(_plain(name, dockerfile, context), buildah="none", buildkit=since)
 
 
 def _newer(name: str, dockerfile: str, context: Mapping[str, Entry] | None = None) -> Case:
@@ -231,10 +238,9 @@ CASES: Final = (
         "FROM scratch AS one\nCOPY --chown=5:6 --chmod=4710 src /x\nFROM scratch\n"
         "COPY --from=one /x /new/place\nCOPY --from=0 /x/a.txt /x/link /z/\n",
     ),
-    _buildkit(
+    _plain(
         "a-stage-as-a-whole",
-        "FROM scratch AS one\nCOPY --chown=5:6 --chmod=4710 src /x\nFROM scratch\n"
-        "COPY --from=one / /all/\n",
+        "FROM scratch AS one\nCOPY --chown=5:6 src /x\nFROM scratch\nCOPY --from=one / /all/\n",
     ),
     Case(
         name="names-of-stages-in-capitals",
@@ -254,12 +260,14 @@ CASES: Final = (
     _buildkit(
         "chmod-of-folders-on-the-way",
         "FROM scratch\nCOPY --chmod=640 src/a.txt /made/by/chmod\nCOPY --chmod=6751 src /x\n",
+        since="0.25",
     ),
     _buildkit(
         "chmod-in-words",
         "FROM scratch\nCOPY --chmod=u=rwX,go=rX src /a\nCOPY --chmod=+x src/a.txt /b\n"
         "COPY --chmod=g=u,o-r src/run.sh /c\nCOPY --chmod=a+s,u-x,o=t src/run.sh /d\n"
         "COPY --chmod=u+rwxs,g-w,+t src /e\nCOPY --chmod=g=ux src/a.txt /f\n",
+        since="0.25",
     ),
     _plain(
         "chown-by-number",
@@ -295,15 +303,19 @@ CASES: Final = (
         "link-where-nothing-is",
         "FROM scratch\nCOPY --link src /x/y\nCOPY --link src/a.txt /x/\n",
     ),
-    _newer(
-        "parents-of-plain-paths",
-        "FROM scratch\nCOPY --parents src/sub/deep/d.txt src/a.txt /p/\n"
-        "COPY --parents src/./sub/deep /pivot/\n",
+    replace(
+        _newer(
+            "parents-of-plain-paths",
+            "FROM scratch\nCOPY --parents src/sub/deep/d.txt src/a.txt /p/\n"
+            "COPY --parents src/./sub/deep /pivot/\n",
+        ),
+        buildkit="0.34",
     ),
     _buildkit(
         "exclude-from-a-folder",
         "FROM scratch\nCOPY --exclude=*.md --exclude=sub/deep src /a\n"
         "COPY --exclude=**/*.txt src /b\n",
+        since="0.25",
     ),
     _newer(
         "heredocs-of-plain-text",
@@ -315,6 +327,7 @@ CASES: Final = (
         "FROM scratch\nCOPY --parents src/sub/deep/d.txt src/a.txt /p/\n"
         "COPY --parents src/./sub/deep /pivot/\nCOPY --parents src/**/*.txt /deep/\n"
         "COPY --parents src/*/c.txt /star\nCOPY --parents --chmod=711 src/sub/c.txt /mode/\n",
+        since="0.34",
     ),
     _buildkit(
         "exclude",
@@ -322,6 +335,7 @@ CASES: Final = (
         "COPY --exclude=**/*.txt src /b\nCOPY --exclude=sub --exclude=!sub/deep/*.txt src /c\n"
         "COPY --exclude=*.txt src/*.txt /d/\nCOPY --exclude=a.txt src/a.txt /e\n"
         "COPY --exclude=** src /f\nADD --exclude=s* src /g\n",
+        since="0.25",
     ),
     _buildkit(
         "heredocs",
@@ -356,12 +370,14 @@ CASES: Final = (
         dockerfile=b"FROM scratch\nADD --chown=3:4 --chmod=700 plain.tar /x/y\n",
         context={"plain.tar": Entry(data=_TAR)},
         buildah="none",
+        buildkit="0.25",
     ),
     Case(
         name="add-without-unpacking",
         dockerfile=b"FROM scratch\nADD --unpack=false plain.tar /whole\n",
         context={"plain.tar": Entry(data=_TAR)},
         buildah="none",
+        buildkit="0.25",
     ),
     Case(
         name="add-an-archive-through-symlinks",
@@ -391,7 +407,7 @@ CASES: Final = (
         "workdir",
         "FROM scratch\nARG D=v\nWORKDIR /a/b\nWORKDIR c\nWORKDIR $D/e\nWORKDIR /a\n",
     ),
-    _buildkit(
+    _plain(
         "workdir-of-a-user",
         "FROM scratch\nCOPY etc /etc\nWORKDIR /a\nUSER app:staff\nWORKDIR b/c\nUSER 5\n"
         "WORKDIR /number\nUSER root\nWORKDIR /root\n",
@@ -487,7 +503,7 @@ CASES: Final = (
     Case(
         name="target-in-the-middle",
         dockerfile=(
-            b"FROM scratch AS first\nCOPY src/a.txt /a\nFROM first AS Second\nCOPY src/b.md /b\n"
+            b"FROM scratch AS first\nCOPY src/a.txt /a\nFROM first AS second\nCOPY src/b.md /b\n"
             b"FROM second AS third\nRUN false\n"
         ),
         context=_TREE,
