@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import signal
 import subprocess
 import tempfile
@@ -198,8 +199,8 @@ def test_every_builder_makes_the_same_tree_and_config(
     engine = BuildKit()
     assert engine.unavailable == ""
     args = {"VALUE": VALUE, "SOURCE_DATE_EPOCH": "0"}
-    secrets = (Secret(id="token", value=TOKEN),)
-    job = work.job(EVERYTHING.format(base=base), args=args, secrets=secrets)
+    given = (Secret(id="token", value=TOKEN),)
+    job = work.job(EVERYTHING.format(base=base), args=args, secrets=given)
     tree, image = made(engine, job)
     stubs = MAKES_STUBS if daemon.kind == "20.10" else frozenset()
     assert {name: entry for name, entry in tree.items() if name not in stubs} == TREE
@@ -297,7 +298,7 @@ def test_a_registry_that_refuses_is_told_as_such(
 def test_a_secret_is_seen_by_its_run_and_found_nowhere(
     daemon: Daemon, base: str, work: Work
 ) -> None:
-    token = b"needle-5d0c1f-in-the-haystack"
+    token = secrets.token_hex(20).encode()
     dockerfile = f"FROM {base} AS main\nRUN --mount=type=secret,id=token,required=true "
     dockerfile += "tr a-z A-Z </run/secrets/token >/upper\n"
     job = work.job(dockerfile, secrets=(Secret(id="token", value=token),))
