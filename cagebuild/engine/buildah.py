@@ -108,9 +108,11 @@ class Buildah:
             with secret_files(job.secrets, job.scratch) as words:
                 words += [word for pair in caches for word in pair]
                 identity = _build(made, text, job, words)
-            archive = job.scratch / "image.tar"
-            push = ["push", "--quiet", *made.policy, identity, f"docker-archive:{archive}"]
+            # Relative: a colon in the path would end it.
+            push = ["push", "--quiet", *made.policy, identity, "docker-archive:image.tar"]
             _must(made, push, job)
+            archive = job.scratch / "image.tar"
+            (made.path / "image.tar").rename(archive)
         return archive
 
     def _look(self) -> str:

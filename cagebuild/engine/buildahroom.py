@@ -83,6 +83,7 @@ class Room:
         return process.follow(
             self.way.seclusion.around(argv, network=not alone),
             say=say,
+            cwd=self.path,
             env=self._environment(),
         )
 
@@ -179,7 +180,7 @@ def _run_root(path: Path) -> Path:
     if len(str(usual)) <= _LONGEST_RUN_ROOT:
         usual.mkdir()
         return usual
-    return Path(tempfile.mkdtemp(prefix="cagebuild-", dir="/tmp"))  # noqa: S108
+    return Path(tempfile.mkdtemp(prefix="cagebuild-", dir="/tmp"))
 
 
 def _remove(made: Room) -> None:

@@ -41,6 +41,13 @@ CONTEXT: Final = "context"
 STAGE: Final = "cage-image"
 _NAMED_CONTEXT: Final = "cagebuild"
 BASE: Final = "base.tar"
+APP: Final = "app"
+"""Of a folder for each entry of app.files: the files themselves."""
+FOLDERS: Final = "folders"
+"""The same: the folders that they are in, with nothing in them."""
+FILE: Final = "file"
+"""What a file is called that is a whole entry."""
+_PLAIN: Final = re.compile(r"[\w./@+-]+")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -167,7 +174,7 @@ class _Writer:
         """What is put on top, the same for every base: files, then how the image is run."""
         app = self.subject.cage.app
         for number, entry in enumerate(app.files):
-            yield self._copy(number, entry)
+            yield from self._entry(number, entry)
         if app.workdir is not None:
             yield f"WORKDIR {self._quoted(str(app.workdir))}"
         for name, value in app.env:
@@ -183,19 +190,33 @@ class _Writer:
             yield "ENTRYPOINT []"
             yield f"CMD {json.dumps(list(self.finished.cmd or ()), ensure_ascii=False)}"
 
-    def _copy(self, number: int, entry: AppFiles) -> str:
-        whole = any(file.path == entry.source for file in of_entry(entry, self.subject.sources))
+    def _entry(self, number: int, entry: AppFiles) -> Iterator[str]:
+        """The files of an entry. As in what is measured, folders don't have their owner."""
+        files = list(of_entry(entry, self.subject.sources))
+        whole = any(file.path == entry.source for file in files)
         destination = str(entry.destination)
-        if not whole:
-            destination = destination.rstrip("/") + "/"
+        top = f"{destination.rpartition('/')[0] if whole else destination.rstrip('/')}/"
         owner = "" if (entry.uid, entry.gid) == (0, 0) else f"--chown={entry.uid}:{entry.gid} "
+        if owner:
+            # --chown gives away the folders that it makes, too: they are made before.
+            yield self._copy([f"{FOLDERS}/{number}/"], top)
+        if whole:
+            yield self._copy([f"{APP}/{number}/{FILE}"], destination, owner)
+        elif not owner:
+            yield self._copy([f"{APP}/{number}/"], top)
+        else:
+            for folder, names in _by_folder(entry, files).items():
+                sources = [f"{APP}/{number}/{folder}{name}" for name in names]
+                yield self._copy(sources, top + folder, owner)
+
+    def _copy(self, sources: list[str], destination: str, owner: str = "") -> str:
         flags, _, folder = self.ours.rpartition(" ")
-        path = f"{folder}app/{number}{'/file' if whole else '/'}"
         words = f"COPY {owner}{flags + ' ' if flags else ''}"
-        if not re.fullmatch(r"[\w./@+-]+", destination):
-            # As a list, where white space splits nothing.
-            return words + json.dumps([path, self._literal(destination)], ensure_ascii=False)
-        return f"{words}{path} {destination}"
+        paths = [*(folder + re.sub(r"([*?[\\])", r"\\\1", path) for path in sources), destination]
+        if all(_PLAIN.fullmatch(path) for path in paths):
+            return words + " ".join(paths)
+        # As a list, where white space splits nothing.
+        return words + json.dumps([self._literal(path) for path in paths], ensure_ascii=False)
 
     def _quoted(self, value: str) -> str:
         """A word that is taken as it is: neither quotes nor variables in it mean anything."""
@@ -205,6 +226,16 @@ class _Writer:
         for special in (self.escape, '"', "$"):
             text = text.replace(special, self.escape + special)
         return text
+
+
+def _by_folder(entry: AppFiles, files: Iterable[SourceFile]) -> dict[str, list[str]]:
+    """Names of an entry's files by the folder that they are in: ``deep/`` or nothing."""
+    folders: dict[str, list[str]] = {}
+    for file in files:
+        inside = PurePosixPath("/", file.destination).relative_to(entry.destination)
+        folder = "" if inside.parent == PurePosixPath() else f"{inside.parent}/"
+        folders.setdefault(folder, []).append(inside.name)
+    return folders
 
 
 def of_entry(entry: AppFiles, sources: Iterable[SourceFile]) -> Iterator[SourceFile]:

@@ -36,8 +36,6 @@ if TYPE_CHECKING:
 
 _ADDED: Final = frozenset({"app", "runtime", "settings"})
 """Origins of the layers that are put on top of a base."""
-_FILE: Final = "file"
-"""What a file is called that is a whole entry of app.files."""
 
 
 def dockerfile(session: Session, cages: Sequence[Cage]) -> bytes:
@@ -100,7 +98,10 @@ class _Folder:
         epoch = self.subject.lock.epoch.time
         for number, entry in enumerate(self.subject.cage.app.files):
             files = text.of_entry(entry, self.subject.sources)
-            _copy_all(files, str(entry.destination), ours / "app" / str(number), epoch)
+            folder = ours / text.APP / str(number)
+            _copy_all(files, str(entry.destination), folder, epoch)
+            if (entry.uid, entry.gid) != (0, 0):
+                _copy_folders(folder, ours / text.FOLDERS / str(number), epoch)
         if self.subject.lock.runtime is not None:
             for origin in ("runtime", "settings"):
                 # A working directory that has to be made is beside the settings: WORKDIR makes it.
@@ -145,7 +146,7 @@ def _copy_all(files: Iterable[SourceFile], top: str, folder: Path, epoch: int) -
     made = {folder}
     for file in files:
         inside = PurePosixPath("/", file.destination).relative_to(top)
-        target = folder / (inside if inside.parts else _FILE)
+        target = folder / (inside if inside.parts else text.FILE)
         made |= {parent for parent in target.parents if parent.is_relative_to(folder)}
         target.parent.mkdir(parents=True, exist_ok=True)
         match file.kind:
@@ -165,3 +166,13 @@ def _copy_all(files: Iterable[SourceFile], top: str, folder: Path, epoch: int) -
     for each in made:
         each.chmod(0o755)
         os.utime(each, (epoch, epoch))
+
+
+def _copy_folders(source: Path, target: Path, epoch: int) -> None:
+    """The folders below one, without the files in them."""
+    made = [target, *(target / path.relative_to(source) for path in source.rglob("*/"))]
+    for path in made:
+        path.mkdir(parents=True, exist_ok=True)
+    for path in made:
+        path.chmod(0o755)
+        os.utime(path, (epoch, epoch))

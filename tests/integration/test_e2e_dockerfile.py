@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 
+from cagebuild.engine import leftovers
 from cagebuild.image.layers import Layer, flatten
 from cagebuild.image.layout import open_image
 from cagebuild.runtime.toolchain import provide
@@ -280,8 +281,10 @@ def image_facts(path: Path) -> Facts:
             Layer(region=blob.open(Path(scratch)), name=blob.name, origin="")
             for blob in image.layers
         ]
+        root = flatten(layers, keep_unchanged=True)
+        leftovers.remove(root, leftovers.Seen())
         run = {"Env": image.config.env, "argv": image.config.argv()}
-        return {"files": lines(flatten(layers, keep_unchanged=True)), "config": run}
+        return {"files": lines(root), "config": run}
 
 
 # building again
