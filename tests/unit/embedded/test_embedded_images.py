@@ -90,6 +90,11 @@ def test_an_image_without_a_path_or_directory(tmp_path: Path) -> None:
     assert config.workdir == ""
 
 
+def test_an_image_with_a_relative_directory(tmp_path: Path) -> None:
+    image = built("FROM base\nWORKDIR x\n", tmp_path, images=Images({"WorkingDir": "rel/y"}))
+    assert image.config.workdir == "/rel/y/rel/y/x"
+
+
 def test_files_keep_their_origin_and_new_ones_name_their_line(tmp_path: Path) -> None:
     images = Images({}, tars.directory("d"), tars.regular("d/old"), tars.regular("d/gone"))
     context = Case(name="", dockerfile=b"", context=CONTEXT).context_tree()
