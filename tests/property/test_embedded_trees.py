@@ -14,7 +14,7 @@ from cagebuild.embedded.build import Built, build
 from cagebuild.errors import CageError
 from cagebuild.image.tree import Kind, walk
 from tests.support.dockerfile_golden import lines
-from tests.support.dockerfiles import Case, Entry, folder, link, text
+from tests.support.dockerfile_table import Case, Entry, folder, link, text
 from tests.support.tars import Item, archive, directory, hard_link, symlink
 from tests.unit.embedded.building import no_images
 

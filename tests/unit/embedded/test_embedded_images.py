@@ -15,7 +15,7 @@ from cagebuild.image.layers import Layer, flatten
 from cagebuild.image.tree import Region
 from tests.support import tars
 from tests.support.dockerfile_golden import lines
-from tests.support.dockerfiles import PASSWD, Case, text
+from tests.support.dockerfile_table import PASSWD, Case, text
 from tests.unit.embedded.building import built
 
 CONTEXT = {"a": text("a"), "t.sh": text("t", 0o755)}

@@ -8,7 +8,7 @@ import pytest
 
 from cagebuild.image.tree import walk
 from tests.support.dockerfile_golden import facts, lines, load
-from tests.support.dockerfiles import CASES, Case
+from tests.support.dockerfile_table import CASES, Case
 from tests.unit.embedded.building import built
 
 GOLDEN = load()
