@@ -248,7 +248,9 @@ class Lexer:
             operator = self._next()
             written += operator
             if operator == _END or operator not in "+-?":
-                raise ExpandError(f"'${{{name}{written}…}}' is not a form of variable there is")
+                raise ExpandError(
+                    f"'${{{name}{written}…}}' is not a form of variable that there is"
+                )
         trims = operator in "#%"
         word, _ = self._until("}", raw=trims, pattern=trims)
         value = self._get(name)

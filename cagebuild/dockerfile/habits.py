@@ -24,31 +24,75 @@ if TYPE_CHECKING:
 _CHECKSUMS = frozenset({"cosign", "gpg", "gpgv", "minisign", "rpmkeys", "shasum", "signify"})
 _SUM = re.compile(r"(b2|md5|sha[0-9]+)sum")
 _SNAPSHOT = re.compile(r"snapshot\.(debian|ubuntu)\.|APT::Snapshot|--snapshot\b")
+_SHADOW = re.compile(r"/etc/shadow|\bchage\b")
 _COMMIT = re.compile(r"[0-9a-f]{7,64}|\$.*")
 _LOCAL = re.compile(r"[a-z]+://(localhost|127\.|\[::1\])")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Around:
-    """What has to be known of the place of a command."""
+class Habitat:
+    """What has to be known of the stage of a command."""
 
-    run: list[Command]
-    """All of its RUN."""
-    stage: list[Command]
-    """All of its stage."""
-    text: str
-    """All that the stage says, heredocs included."""
+    removed: str
+    """All that its ``rm`` are given."""
+    has_snapshot: bool
+    """Whether apt gets its packages from one day's archive."""
+    has_commit: bool
+    """Whether git checks a commit out."""
+    mends_shadow: bool
+    """Whether it sets the days in /etc/shadow."""
     shipped: bool
     """Whether what the stage leaves behind is part of the image, all of it."""
+
+    @classmethod
+    def of(cls, commands: list[Command], text: str, *, shipped: bool) -> Habitat:
+        """``text`` is all that the stage says, heredocs included."""
+        return cls(
+            removed=" ".join(w for each in commands if each.program == "rm" for w in each.words),
+            has_snapshot=bool(_SNAPSHOT.search(text)),
+            has_commit=any(map(_checks_out, commands)),
+            mends_shadow=bool(_SHADOW.search(text)),
+            shipped=shipped,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Around:
+    """What has to be known of the RUN of a command."""
+
+    stage: Habitat
+    checks: bool
+    """Whether it compares a checksum or a signature."""
+    cleans: bool
+    """Whether it removes or moves files."""
     has_epoch: bool
     """Whether SOURCE_DATE_EPOCH is in its environment."""
+
+    @classmethod
+    def of(cls, commands: list[Command], stage: Habitat, *, has_epoch: bool) -> Around:
+        """For all commands of a RUN."""
+        programs = {each.program for each in commands}
+        return cls(
+            stage=stage,
+            checks=bool(programs & _CHECKSUMS)
+            or any(map(_SUM.fullmatch, programs))
+            or any(each.words[:2] == ["openssl", "dgst"] for each in commands),
+            cleans=bool(programs & {"rm", "trap", "mv"}),
+            has_epoch=has_epoch,
+        )
+
+
+def _checks_out(command: Command) -> bool:
+    actions = {"checkout", "reset", "switch", "fetch"} & set(command.words)
+    fixed = any(_COMMIT.fullmatch(word) for word in command.words[2:])
+    return command.program == "git" and bool(actions) and fixed
 
 
 def find(command: Command, around: Around) -> list[Finding]:
     """What is to be said of one command."""
     name = family(command.program)
     alone = [check(command) for check in (CHECKS.get(name), _ALONE.get(name), _random) if check]
-    if name.startswith("apt") and _SNAPSHOT.search(around.text):
+    if name.startswith("apt") and around.stage.has_snapshot:
         alone = []
     placed = [check(command, around) for check in (_AROUND.get(name),) if check]
     return [finding for finding in alone + placed if finding]
@@ -57,8 +101,8 @@ def find(command: Command, around: Around) -> list[Finding]:
 def _apt_traces(command: Command, around: Around) -> Finding | None:
     """Logs and lists; where they are removed in the end, they were never there."""
     given = operands(command.words[1:], APT_VALUES)
-    removed = " ".join(" ".join(each.words) for each in around.stage if each.program == "rm")
-    if not around.shipped or not given:
+    removed = around.stage.removed
+    if not around.stage.shipped or not given:
         return None
     if given[0] == "install" and not ("/var/log" in removed and "dpkg" in removed):
         if re.search(r"/var/log/?(\*|$| )", removed):
@@ -79,7 +123,7 @@ def _apt_traces(command: Command, around: Around) -> Finding | None:
 def _pip_cache(command: Command, around: Around) -> Finding | None:
     words = pip_words(command)
     quiet = has(command, "--no-compile", "--target", "-t")
-    if words is None or not around.shipped or around.has_epoch or quiet:
+    if words is None or not around.stage.shipped or around.has_epoch or quiet:
         return None
     return Finding(
         "pip install compiles modules, and each .pyc holds the time of its source",
@@ -89,13 +133,7 @@ def _pip_cache(command: Command, around: Around) -> Finding | None:
 
 def _download(command: Command, around: Around) -> Finding | None:
     urls = [word for word in command.words[1:] if "://" in word and not _LOCAL.match(word)]
-    checked = any(
-        each.program in _CHECKSUMS
-        or _SUM.fullmatch(each.program)
-        or each.words[:2] == ["openssl", "dgst"]
-        for each in around.run
-    )
-    if not urls or checked or has(command, "-I", "--head", "--spider"):
+    if not urls or around.checks or has(command, "-I", "--head", "--spider"):
         return None
     return Finding(
         f"{command.program} gets {urls[0][:80]}, and nothing checks what it is",
@@ -105,13 +143,8 @@ def _download(command: Command, around: Around) -> Finding | None:
 
 def _git(command: Command, around: Around) -> Finding | None:
     given = operands(command.words[1:], "-C -c")
-    if given[:1] != ["clone"] or has(command, "--revision"):
+    if given[:1] != ["clone"] or has(command, "--revision") or around.stage.has_commit:
         return None
-    for other in around.stage:
-        actions = {"checkout", "reset", "switch", "fetch"} & set(other.words)
-        fixed = any(_COMMIT.fullmatch(word) for word in other.words[2:])
-        if other.program == "git" and actions and fixed:
-            return None
     return Finding(
         "git clone takes what the branch or tag is today",
         "add git checkout with the full commit, or use ADD with …#COMMIT",
@@ -137,14 +170,13 @@ def _random(command: Command) -> Finding | None:
 
 
 def _mktemp(_: Command, around: Around) -> Finding | None:
-    if not around.shipped or any(each.program in {"rm", "trap", "mv"} for each in around.run):
+    if not around.stage.shipped or around.cleans:
         return None
     return Finding("mktemp leaves a file with another name in each build", "name it, or remove it")
 
 
 def _user(command: Command, around: Around) -> Finding | None:
-    names_shadow = re.search(r"/etc/shadow|\bchage\b", around.text)
-    if not around.shipped or around.has_epoch or names_shadow:
+    if not around.stage.shipped or around.has_epoch or around.stage.mends_shadow:
         return None
     return Finding(
         f"{command.program} writes today's day into /etc/shadow",
@@ -161,7 +193,7 @@ def _keys(command: Command) -> Finding | None:
     )
     generates = {
         "openssl": bool(openssl),
-        "ssh-keygen": not {"-l", "-y", "-R", "-F", "-e", "-i"} & set(words),
+        "ssh-keygen": any(word.startswith(("-A", "-t", "-N")) for word in words),
         "gpg": bool({"--gen-key", "--generate-key", "--quick-gen-key"} & set(words)),
     }
     if not generates[command.program]:

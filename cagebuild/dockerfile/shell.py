@@ -27,6 +27,8 @@ class Command:
     """One program with its arguments, quotes gone, variables and substitutions as they are."""
 
     words: list[str] = field(default_factory=list)
+    places: list[int] = field(default_factory=list)
+    """Where in the script each word ends; of those in ``sh -c '…'`` nearly."""
     variables: set[str] = field(default_factory=set)
     inner: list[Command] = field(default_factory=list)
     """What runs in its ``$(…)``."""
@@ -43,26 +45,33 @@ class Command:
         return self.words[0].rpartition("/")[2] if self.words else ""
 
 
-def commands(script: str, *, depth: int = 0) -> list[Command]:
-    """Every simple command of a script, in the order of the text, those of ``sh -c`` included."""
+def commands(script: str, *, at: int = 0, depth: int = 0) -> list[Command]:
+    """Every simple command of a script, those of ``sh -c`` and of ``$(…)`` included.
+
+    ``at`` is where the script stands in a larger text.
+    """
     if depth > _DEEPEST:
         return []
     found: list[Command] = []
-    for command in _Scanner(script).script(""):
+    for command in _Scanner(script, at).script(""):
         found += _flattened(command, depth)
     return found
 
 
 def of_words(words: tuple[str, ...]) -> list[Command]:
     """The same of an argument vector."""
-    return _flattened(Command(words=list(words)), 0)
+    return _flattened(Command(words=list(words), places=[0] * len(words)), 0)
 
 
 def _flattened(command: Command, depth: int) -> list[Command]:
-    words = command.words = command.words[_start(command.words) :]
+    start = _start(command.words)
+    command.words, command.places = command.words[start:], command.places[start:]
     found = [command]
-    if command.program in SHELLS:
-        found += commands(_script_of(words), depth=depth + 1)
+    number = _script_word(command.words) if command.program in SHELLS else 0
+    if number:
+        script = command.words[number]
+        at = max(command.places[number] - len(script) - 1, 0)
+        found += commands(script, at=at, depth=depth + 1)
     shows = command.program in {"echo", "printf"} and not (command.writes or command.piped)
     for inner in command.inner:
         inner.captured = not shows
@@ -87,19 +96,20 @@ def _start(words: list[str]) -> int:
     return at
 
 
-def _script_of(words: list[str]) -> str:
-    """What follows ``-c``, or ``-ec`` and the like."""
+def _script_word(words: list[str]) -> int:
+    """Which word follows ``-c``, or ``-ec`` and the like; 0 if none does."""
     for at, word in enumerate(words[1:-1], 1):
         if word.startswith("-") and not word.startswith("--") and word.endswith("c"):
-            return words[at + 1]
-    return ""
+            return at + 1
+    return 0
 
 
 class _Scanner:
     """Goes through a script once."""
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, offset: int) -> None:
         self._text = text
+        self._offset = offset
         self._at = 0
         self._depth = 0
         self._bodies: list[tuple[str, bool]] = []
@@ -116,20 +126,20 @@ class _Scanner:
                 self._at += 1
                 break
             if char in " \t\r":
-                current.end_word()
+                current.end_word(self._offset + self._at)
                 self._at += 1
             elif char in ";&|\n()":
                 self._separator(char, current, found)
             else:
                 self._piece(char, current)
-        current.finish(found)
+        current.finish(found, self._offset + self._at)
         self._depth -= 1
         return found
 
     def _separator(self, char: str, current: _Building, found: list[Command]) -> None:
         twice = self._text.startswith(char * 2, self._at) and char in "&|;"
         current.command.piped = char == "|" and not twice
-        current.finish(found)
+        current.finish(found, self._offset + self._at)
         self._at += 2 if twice else 1
         if char == "\n":
             self._skip_bodies()
@@ -200,7 +210,7 @@ class _Scanner:
 
     def _redirection(self, char: str, current: _Building) -> None:
         heredoc = _HEREDOC.match(self._text, self._at)
-        current.drop_number()
+        current.drop_number(self._offset + self._at)
         if heredoc and not self._text.startswith("<<<", self._at):
             self._bodies.append((heredoc[3], bool(heredoc[1])))
             self._at = heredoc.end()
@@ -239,14 +249,14 @@ class _Building:
         self.in_word = self.in_word or not empty
         self._word.append(text)
 
-    def drop_number(self) -> None:
+    def drop_number(self, at: int) -> None:
         """``2`` of ``2>file`` is no argument."""
         if "".join(self._word).isdigit():
             self._word.clear()
             self.in_word = False
-        self.end_word()
+        self.end_word(at)
 
-    def end_word(self) -> None:
+    def end_word(self, at: int) -> None:
         if not self.in_word:
             self._word.clear()
             return
@@ -261,14 +271,15 @@ class _Building:
             self.redirect = ""
         elif not (word in _RESERVED and not self.command.words):
             self.command.words.append(word)
+            self.command.places.append(at)
         self._word.clear()
         self.in_word = False
 
-    def finish(self, found: list[Command]) -> None:
-        self.end_word()
+    def finish(self, found: list[Command], at: int) -> None:
+        self.end_word(at)
         command = self.command
         if command.words[:1] and command.words[0] in _LISTS:
-            command.words = []
+            command.words, command.places = [], []
         if command.words or command.inner:
             found.append(command)
         self.command = Command()

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from cagebuild.dockerfile import flags, habits, heredocs, shell
 from cagebuild.dockerfile.expand import ExpandError
 from cagebuild.dockerfile.packages import Finding
-from cagebuild.dockerfile.problems import diagnostic
+from cagebuild.dockerfile.problems import bytes_of, diagnostic, text_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,6 +21,7 @@ _MOST = 100
 _EPOCH = "SOURCE_DATE_EPOCH"
 _FRONTENDS = ("docker/dockerfile", "docker.io/docker/dockerfile")
 _GIT = re.compile(r"(git@|git://|https?://[^#]*\.git(#|$))")
+_INTERPRETER = re.compile(r"#![ \t]*(?:\S*/env[ \t]+(?:-\S+[ \t]+)*)?(?:\S*/)?([^\s/]*)")
 _PINNED = re.compile(r"#([0-9a-f]{40,64}|\$.*)(:.*)?$")
 
 
@@ -30,11 +31,14 @@ def warnings(dockerfile: Dockerfile, stages: tuple[Stage, ...]) -> tuple[Diagnos
     ``stages`` are those of ``stages.needed``: the last one is the target. Images in FROM and
     ``--from`` are pinned anyway and so no matter of this.
     """
-    found = [*_of_syntax(dockerfile)]
+    return tuple(islice(_all(dockerfile, stages), _MOST))
+
+
+def _all(dockerfile: Dockerfile, stages: tuple[Stage, ...]) -> Iterator[Diagnostic]:
+    yield from _of_syntax(dockerfile)
     shipped = _shipped(stages)
     for stage in stages:
-        found += _of_stage(dockerfile, stage, shipped=stage.index in shipped)
-    return tuple(found[:_MOST])
+        yield from _of_stage(dockerfile, stage, shipped=stage.index in shipped)
 
 
 def _shipped(stages: tuple[Stage, ...]) -> set[int]:
@@ -62,21 +66,19 @@ def _of_syntax(dockerfile: Dockerfile) -> Iterator[Diagnostic]:
 
 
 def _of_stage(dockerfile: Dockerfile, stage: Stage, *, shipped: bool) -> Iterator[Diagnostic]:
-    runs = {id(each): commands for each, commands in _runs(stage)}
-    everything = [command for commands in runs.values() for command in commands]
+    runs = {id(each): (script, commands) for each, script, commands in _runs(stage)}
+    everything = [command for _, commands in runs.values() for command in commands]
     text = "\n".join(_text(instruction) for instruction in stage.instructions)
+    habitat = habits.Habitat.of(everything, text, shipped=shipped)
     has_epoch = False
     for instruction in map(_innermost, stage.instructions):
         has_epoch = has_epoch or any(name == _EPOCH for name, _ in instruction.pairs)
         yield from _of_instruction(dockerfile, instruction)
-        commands = runs.get(id(instruction), [])
-        around = habits.Around(
-            run=commands, stage=everything, text=text, shipped=shipped, has_epoch=has_epoch
-        )
-        seen: Counter[str] = Counter()
+        script, commands = runs.get(id(instruction), ("", []))
+        around = habits.Around.of(commands, habitat, has_epoch=has_epoch)
         for command in commands:
             for finding in habits.find(command, around):
-                place = _place(dockerfile, instruction, command, seen[command.program])
+                place = _place(dockerfile, instruction, command, script)
                 yield diagnostic(
                     dockerfile.file,
                     dockerfile.data,
@@ -85,7 +87,6 @@ def _of_stage(dockerfile: Dockerfile, stage: Stage, *, shipped: bool) -> Iterato
                     hint=finding.hint,
                     span=place,
                 )
-            seen[command.program] += 1
 
 
 def _innermost(instruction: Instruction) -> Instruction:
@@ -96,47 +97,62 @@ def _text(instruction: Instruction) -> str:
     return "\n".join([instruction.text, *(heredoc.content for heredoc in instruction.heredocs)])
 
 
-def _runs(stage: Stage) -> Iterator[tuple[Instruction, list[shell.Command]]]:
-    """Each RUN and its commands, as far as it is a shell that runs them."""
+def _runs(stage: Stage) -> Iterator[tuple[Instruction, str, list[shell.Command]]]:
+    """Each RUN, its script and the commands in it, as far as it is a shell that runs them."""
     known = True
     for instruction in map(_innermost, stage.instructions):
         if instruction.keyword == "SHELL" and instruction.exec_form:
             known = instruction.exec_form[0].rpartition("/")[2] in shell.SHELLS
         if instruction.keyword == "RUN" and instruction.exec_form is not None:
-            yield instruction, shell.of_words(instruction.exec_form)
+            yield instruction, "", shell.of_words(instruction.exec_form)
         elif instruction.keyword == "RUN" and known:
-            yield instruction, _commands(instruction)
+            yield instruction, *_commands(instruction)
 
 
-def _commands(instruction: Instruction) -> list[shell.Command]:
+def _commands(instruction: Instruction) -> tuple[str, list[shell.Command]]:
     if not instruction.heredocs:
-        return shell.commands(instruction.text)
-    bodies = [heredoc.content for heredoc in instruction.heredocs]
+        return instruction.text, shell.commands(instruction.text)
+    body = instruction.heredocs[0].content
     try:
         alone = heredocs.marker(instruction.text) is not None
     except ExpandError:
         alone = False
     if alone:
-        first = bodies[0].partition("\n")[0]
-        interpreter = re.split(r"[/ ]", first.strip())[-1] if first.startswith("#!") else "sh"
-        return shell.commands(bodies[0]) if interpreter in shell.SHELLS else []
+        return body, shell.commands(body) if _interpreter(body) in shell.SHELLS else []
+    script = f"{instruction.text}\n{body}"
     found = shell.commands(instruction.text)
     if found and found[0].program in shell.SHELLS:
-        found += shell.commands(bodies[0])
-    return found
+        found += shell.commands(body, at=len(instruction.text) + 1)
+    return script, found
+
+
+def _interpreter(script: str) -> str:
+    """``bash`` for ``#!/usr/bin/env bash``."""
+    found = _INTERPRETER.match(script)
+    return found[1] if found else "sh"
 
 
 def _place(
-    dockerfile: Dockerfile, instruction: Instruction, command: shell.Command, number: int
+    dockerfile: Dockerfile, instruction: Instruction, command: shell.Command, script: str
 ) -> tuple[int, int]:
-    """Where the file names a program for the n-th time in an instruction; (0, 0) if nowhere."""
+    """Where the file names the program of a command; (0, 0) if nowhere."""
     if not command.words:
         return (0, 0)
+    before = len(_named(command.program, script, command.places[0]))
     start, end = _range(dockerfile.data, instruction)
-    name = re.escape(command.program.encode("utf-8", "surrogateescape"))
-    named = re.compile(rb"(?<![\w.-])" + name + rb"(?![\w-])")
-    places = [found.span() for found in named.finditer(dockerfile.data, start, end)]
-    return places[min(number, len(places) - 1)] if places else (0, 0)
+    text = text_of(dockerfile.data[start:end])
+    places = _named(command.program, text, len(text))
+    if not places:
+        return (0, 0)
+    first, last = places[min(max(before - 1, 0), len(places) - 1)]
+    at = start + len(bytes_of(text[:first]))
+    return at, at + len(bytes_of(text[first:last]))
+
+
+def _named(program: str, text: str, end: int) -> list[tuple[int, int]]:
+    """Where a text names a program, lines of comments left out."""
+    named = re.compile(rf"(?m)^[ \t]*#.*|(?<![\w.-])({re.escape(program)})(?![\w-])")
+    return [found.span(1) for found in named.finditer(text, 0, end) if found[1]]
 
 
 def _range(data: bytes, instruction: Instruction) -> tuple[int, int]:
