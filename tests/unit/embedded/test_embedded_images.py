@@ -16,7 +16,7 @@ from cagebuild.image.tree import Region
 from tests.support import tars
 from tests.support.dockerfile_golden import lines
 from tests.support.dockerfile_table import PASSWD, Case, text
-from tests.unit.embedded.building import built
+from tests.support.embedded import built
 
 CONTEXT = {"a": text("a"), "t.sh": text("t", 0o755)}
 FULL: dict[str, object] = {

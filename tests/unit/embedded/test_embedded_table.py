@@ -9,7 +9,7 @@ import pytest
 from cagebuild.image.tree import walk
 from tests.support.dockerfile_golden import facts, lines, load
 from tests.support.dockerfile_table import CASES, Case
-from tests.unit.embedded.building import built
+from tests.support.embedded import built
 
 GOLDEN = load()
 
