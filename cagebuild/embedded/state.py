@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
@@ -110,7 +111,8 @@ def of_image(root: Node, config: ImageConfig, scope: Scope) -> State:
 
 
 def _absolute(path: str) -> str:
-    return "/" + path if path and not path.startswith("/") else path
+    """An image's directory. BuildKit takes one that is relative for relative to itself."""
+    return "/" + posixpath.normpath(f"{path}/{path}") if path and path[0] != "/" else path
 
 
 def triggers_of(config: ImageConfig) -> tuple[str, ...]:

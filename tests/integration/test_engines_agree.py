@@ -20,7 +20,7 @@ from cagebuild.image.config import parse_config
 from cagebuild.image.layers import Layer, flatten
 from cagebuild.image.tarwriter import write_tree
 from cagebuild.image.tree import Kind, Node, Region, walk
-from tests.support import dockerfiles, run_dockerfiles
+from tests.support import dockerfile_table, run_dockerfiles
 from tests.support.bases import bases
 from tests.support.dockerfile_golden import Facts, facts, load
 from tests.support.engines import ENGINES as PROGRAMS
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from cagebuild.engine.job import Engine
     from cagebuild.image.config import ImageConfig
     from tests.support.bases import Bases
-    from tests.support.dockerfiles import Case
+    from tests.support.dockerfile_table import Case
     from tests.support.engines import DockerKind
     from tests.support.run_dockerfiles import RunCase
 
@@ -143,7 +143,7 @@ def built(
     )
 
 
-@pytest.mark.parametrize("case", dockerfiles.CASES, ids=lambda case: case.name)
+@pytest.mark.parametrize("case", dockerfile_table.CASES, ids=lambda case: case.name)
 def test_every_engine_makes_of_a_dockerfile_what_buildkit_does(
     engine: Named, tmp_path: Path, case: Case
 ) -> None:
@@ -152,9 +152,9 @@ def test_every_engine_makes_of_a_dockerfile_what_buildkit_does(
     if not expected["files"]:
         # No engine exports an image without any layer.
         dockerfile += b"\nCOPY a-file /\n"
-        context["a-file"] = dockerfiles.text("a")
+        context["a-file"] = dockerfile_table.text("a")
         expected = {**expected, "files": ["a-file file 0644 0:0 b'a'"]}
-    given = (engine.engine, tmp_path, dockerfile, dockerfiles.tree_of(context))
+    given = (engine.engine, tmp_path, dockerfile, dockerfile_table.tree_of(context))
     if not understands(engine.kind, case):
         with pytest.raises(CageError):
             built(*given, args=case.args, target=case.target)
@@ -180,7 +180,7 @@ def test_every_engine_takes_what_broke_others(
 ) -> None:
     base = registry.by_digest("busybox").encode()
     dockerfile = case.dockerfile.replace(run_dockerfiles.BASE, base)
-    context = dockerfiles.tree_of(case.context)
+    context = dockerfile_table.tree_of(case.context)
     if case.heredocs and engine.kind in OLD:
         with pytest.raises(CageError) as caught:
             built(engine.engine, tmp_path, dockerfile, context, args=case.args)

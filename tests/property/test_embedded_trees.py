@@ -14,9 +14,9 @@ from cagebuild.embedded.build import Built, build
 from cagebuild.errors import CageError
 from cagebuild.image.tree import Kind, walk
 from tests.support.dockerfile_golden import lines
-from tests.support.dockerfiles import Case, Entry, folder, link, text
+from tests.support.dockerfile_table import Case, Entry, folder, link, text
+from tests.support.embedded import no_images
 from tests.support.tars import Item, archive, directory, hard_link, symlink
-from tests.unit.embedded.building import no_images
 
 _name = st.sampled_from(["a", "b", "c"])
 _path = st.lists(_name, min_size=1, max_size=3).map("/".join)

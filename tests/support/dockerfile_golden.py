@@ -1,4 +1,4 @@
-"""What BuildKit makes of ``tests.support.dockerfiles``, as text to compare with and to renew."""
+"""What BuildKit makes of ``tests.support.dockerfile_table``, as text to compare and to renew."""
 
 from __future__ import annotations
 

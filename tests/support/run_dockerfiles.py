@@ -8,12 +8,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from tests.support.dockerfiles import text
+from tests.support.dockerfile_table import text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from tests.support.dockerfiles import Entry
+    from tests.support.dockerfile_table import Entry
 
 BASE: Final = b"@BASE@"
 """Stands for the image with a shell: user app, folder /work, Cmd, Env FROM_BASE."""

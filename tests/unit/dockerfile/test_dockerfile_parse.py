@@ -10,7 +10,7 @@ import pytest
 from cagebuild.dockerfile.flags import duration, mount
 from cagebuild.dockerfile.parse import LARGEST
 from cagebuild.dockerfile.problems import DockerfileError
-from tests.support.dockerfile_texts import FILE, instructions, mistakes, one, read
+from tests.support.dockerfiles import FILE, instructions, mistakes, one, read
 
 
 @pytest.mark.parametrize(

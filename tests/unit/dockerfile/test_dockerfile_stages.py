@@ -10,7 +10,7 @@ from cagebuild.dockerfile import stages, staging
 from cagebuild.dockerfile.model import Stage
 from cagebuild.dockerfile.problems import DockerfileError
 from cagebuild.errors import StaleLockError
-from tests.support.dockerfile_texts import FILE, read
+from tests.support.dockerfiles import FILE, read
 
 FILE_OF_FIVE = """\
 # syntax=docker/dockerfile:1

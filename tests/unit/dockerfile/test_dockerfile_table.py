@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.support.dockerfile_texts import instructions, one, read
+from tests.support.dockerfiles import instructions, one, read
 
 
 def test_a_comment_at_column_0_inside_a_continued_run() -> None:

@@ -7,7 +7,7 @@ import pytest
 from cagebuild.dockerfile import shell, stages
 from cagebuild.dockerfile.warnings import warnings
 from cagebuild.errors import Diagnostic
-from tests.support.dockerfile_texts import read
+from tests.support.dockerfiles import read
 
 
 def found(text: str) -> tuple[Diagnostic, ...]:

@@ -12,8 +12,8 @@ import pytest
 from cagebuild.errors import ImageError
 from cagebuild.image.tree import FileSource, Kind, Node, Region, new_root, walk
 from tests.support.dockerfile_golden import lines
+from tests.support.embedded import built
 from tests.support.tars import archive, regular
-from tests.unit.embedded.building import built
 
 BIG = b"\0" * (3 << 20) + b"end"
 

@@ -15,8 +15,8 @@ from cagebuild.image.layers import Layer, flatten
 from cagebuild.image.tree import Region
 from tests.support import tars
 from tests.support.dockerfile_golden import lines
-from tests.support.dockerfiles import PASSWD, Case, text
-from tests.unit.embedded.building import built
+from tests.support.dockerfile_table import PASSWD, Case, text
+from tests.support.embedded import built
 
 CONTEXT = {"a": text("a"), "t.sh": text("t", 0o755)}
 FULL: dict[str, object] = {
@@ -88,6 +88,11 @@ def test_an_image_without_a_path_or_directory(tmp_path: Path) -> None:
     path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
     assert config.env == ("A=1", f"PATH={path}", f"X={path}")
     assert config.workdir == ""
+
+
+def test_an_image_with_a_relative_directory(tmp_path: Path) -> None:
+    image = built("FROM base\nWORKDIR x\n", tmp_path, images=Images({"WorkingDir": "rel/y"}))
+    assert image.config.workdir == "/rel/y/rel/y/x"
 
 
 def test_files_keep_their_origin_and_new_ones_name_their_line(tmp_path: Path) -> None:

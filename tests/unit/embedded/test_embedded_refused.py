@@ -11,8 +11,8 @@ from cagebuild.dockerfile.problems import DockerfileError
 from cagebuild.errors import ImageError, UnsupportedError
 from cagebuild.image.tree import Node
 from tests.support import tars
-from tests.support.dockerfiles import PASSWD, Case, Entry, folder, link, text
-from tests.unit.embedded.building import built
+from tests.support.dockerfile_table import PASSWD, Case, Entry, folder, link, text
+from tests.support.embedded import built
 
 CONTEXT = {
     "a": text("a"),

@@ -8,8 +8,8 @@ import pytest
 
 from cagebuild.image.tree import walk
 from tests.support.dockerfile_golden import facts, lines, load
-from tests.support.dockerfiles import CASES, Case
-from tests.unit.embedded.building import built
+from tests.support.dockerfile_table import CASES, Case
+from tests.support.embedded import built
 
 GOLDEN = load()
 
