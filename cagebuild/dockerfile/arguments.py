@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cagebuild.dockerfile import heredocs, splitting
-from cagebuild.dockerfile.expand import SPACES, ExpandError
+from cagebuild.dockerfile.expand import ExpandError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -43,6 +43,7 @@ KEYWORDS = frozenset(
 _COMMANDS = frozenset({"RUN", "CMD", "ENTRYPOINT", "SHELL"})
 _LISTS = frozenset({"COPY", "ADD", "VOLUME"})
 _ONE = frozenset({"USER", "WORKDIR", "STOPSIGNAL", "MAINTAINER"})
+_FIRST_WORD = re.compile(r"([^\t\n\v\f\r ]+)[\t\n\v\f\r ]*")
 _STAGE_NAME = re.compile(r"[a-z][a-z0-9._-]*", re.ASCII)
 
 
@@ -144,10 +145,8 @@ def _health(text: str, say: Say) -> tuple[str, ...]:
 
 def _first(text: str) -> tuple[str, int, str]:
     """The first word, where the rest begins, the rest."""
-    found = re.compile(rf"[^{SPACES}]*").match(text)
-    end = found.end() if found else 0
-    start, _ = splitting.trimmed(text, end, len(text))
-    return text[:end], start, text[start:]
+    found = _FIRST_WORD.match(text)
+    return (found[1], found.end(), text[found.end() :]) if found else ("", 0, text)
 
 
 def health_command(text: str) -> int:

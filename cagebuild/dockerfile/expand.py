@@ -41,6 +41,12 @@ class Expander:
         """The same, then split at spaces that are not quoted, those of values included."""
         return Lexer(text, self._escape, lookup).run()[1]
 
+    def unset(self, text: str, lookup: Mapping[str, str]) -> list[str]:
+        """Which variables of the text have no value or an empty one; raises ExpandError."""
+        lexer = Lexer(text, self._escape, lookup)
+        lexer.run()
+        return [name for name in dict.fromkeys(lexer.asked) if not lookup.get(name)]
+
 
 class _Words:
     """Collects what a text falls into, beside the text itself."""
@@ -95,6 +101,8 @@ class Lexer:
         self._raw_escapes = raw_escapes
         self._keep_unset = keep_unset
         self._depth = 0
+        self.asked: list[str] = []
+        """The variables that the text names."""
 
     def run(self) -> tuple[str, list[str]]:
         """The whole text, and the words that it falls into."""
@@ -224,8 +232,12 @@ class Lexer:
                 self._next()
         return self._text[start : self._at]
 
+    def _get(self, name: str) -> str | None:
+        self.asked.append(name)
+        return self._lookup.get(name)
+
     def _value(self, name: str, written: str) -> str:
-        value = self._lookup.get(name)
+        value = self._get(name)
         if value is None:
             return written if self._keep_unset else ""
         return value
@@ -236,10 +248,12 @@ class Lexer:
             operator = self._next()
             written += operator
             if operator == _END or operator not in "+-?":
-                raise ExpandError(f"'${{{name}{written}…}}' is not a form of variable there is")
+                raise ExpandError(
+                    f"'${{{name}{written}…}}' is not a form of variable that there is"
+                )
         trims = operator in "#%"
         word, _ = self._until("}", raw=trims, pattern=trims)
-        value = self._lookup.get(name)
+        value = self._get(name)
         if value is None and self._keep_unset:
             return f"${{{name}{written}{word}}}"
         usable = value is not None and not (written[0] == ":" and value == "")
@@ -266,7 +280,7 @@ class Lexer:
             self._next()
         pattern, _ = self._until("/", raw=True, pattern=True)
         replacement, _ = self._until("}", raw=True, pattern=False)
-        value = self._lookup.get(name)
+        value = self._get(name)
         if value is None and self._keep_unset:
             return f"${{{name}/{pattern}/{replacement}}}"
         return _pattern(pattern).replaced(value or "", replacement, everywhere=everywhere)

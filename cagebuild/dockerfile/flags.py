@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from cagebuild.dockerfile.model import Span
     from cagebuild.dockerfile.splitting import Mapped
 
-    Say = Callable[[str, str], None]
+    Say = Callable[[str, str, Mapped], None]
+    """Notes a mistake: what it is, the cure, and where it stands."""
 
 _Kind = Literal["text", "texts", "switch"]
 
@@ -102,7 +103,7 @@ def check(keyword: str, given: list[Mapped], say: Say) -> tuple[tuple[str, str],
         name, equals, value = flag.text[2:].partition("=")
         kind = known.get(name)
         if kind is None:
-            say(f"{keyword} has no flag --{name[:40]}", _instead(keyword, name))
+            say(f"{keyword} has no flag --{name[:40]}", _instead(keyword, name), flag)
             continue
         wrong = _wrong(keyword, name, kind, value if equals else None)
         if not flag.text.isascii():
@@ -110,7 +111,7 @@ def check(keyword: str, given: list[Mapped], say: Say) -> tuple[tuple[str, str],
         if kind != "texts" and any(name == earlier for earlier, _ in found):
             wrong = "is given twice"
         if wrong:
-            say(f"--{name} {wrong}", "")
+            say(f"--{name} {wrong}", "", flag)
         found.append((name, value.lower() if kind == "switch" else value))
     return tuple(found)
 
@@ -193,9 +194,10 @@ def origins(
                 say(
                     f"variables are not expanded in from={part.text[:100]}",
                     "name the image in a stage of its own (FROM takes variables), then the stage",
+                    part,
                 )
             elif part.whole is None:
-                say(f"quotes or escapes inside of from={part.text[:100]}", "write it without")
+                say(f"quotes or escapes inside of from={part.text[:100]}", "write it without", part)
             else:
                 found.append(Origin(name=part.text, span=span_of(*part.whole)))
     return tuple(found)
@@ -205,7 +207,7 @@ def _mount_origins(value: Mapped, say: Say) -> list[Mapped]:
     try:
         fields = splitting.fields(value)
     except splitting.FieldError as error:
-        say(f"--mount={value.text[:100]}: {error}", "write --mount=type=…,target=…")
+        say(f"--mount={value.text[:100]}: {error}", "write --mount=type=…,target=…", value)
         return []
     named: list[Mapped] = []
     options: dict[str, str] = {"type": "bind"}
@@ -213,15 +215,15 @@ def _mount_origins(value: Mapped, say: Say) -> list[Mapped]:
         name, equals, text = field.text.partition("=")
         key = name.lower()
         if key not in _MOUNT_KEYS:
-            say(f"a mount has no option '{name[:40]}'", did_you_mean(key, _MOUNT_KEYS))
+            say(f"a mount has no option '{name[:40]}'", did_you_mean(key, _MOUNT_KEYS), field)
         elif not equals and key not in _MOUNT_SWITCHES:
-            say(f"the option '{key}' of a mount needs a value", f"write {key}=…")
+            say(f"the option '{key}' of a mount needs a value", f"write {key}=…", field)
         elif key == "from":
             named = [field.part(len(name) + 1)] if text else []
         options[key] = text
     kind = options["type"].lower()
     if "$" not in kind and kind not in _MOUNT_TYPES:
-        say(f"no type of mount: '{kind[:40]}'", did_you_mean(kind, _MOUNT_TYPES))
+        say(f"no type of mount: '{kind[:40]}'", did_you_mean(kind, _MOUNT_TYPES), value)
     if kind == "secret" and named:
-        say("a mount of a secret has no from=", "")
+        say("a mount of a secret has no from=", "", value)
     return named

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from cagebuild.dockerfile.expand import SPACES
 from cagebuild.dockerfile.model import Span, Syntax
-from cagebuild.dockerfile.problems import text_of
+from cagebuild.dockerfile.problems import bytes_of, text_of
 
 if TYPE_CHECKING:
     from cagebuild.dockerfile.problems import Problems
@@ -45,14 +45,14 @@ class Logical:
         """The bytes from one character of the text up to another."""
         if end <= start:
             return (self._byte(start), self._byte(start))
-        return (self._byte(start), self._byte(end - 1) + len(_bytes(self.text[end - 1])))
+        return (self._byte(start), self._byte(end - 1) + len(bytes_of(self.text[end - 1])))
 
     def _byte(self, index: int) -> int:
         piece = bisect_right(self.starts, index) - 1
         while piece and not self.pieces[piece]:
             piece -= 1
         within = self.pieces[piece][: index - self.starts[piece]]
-        return self.offsets[piece] + len(_bytes(within))
+        return self.offsets[piece] + len(bytes_of(within))
 
 
 class Reader:
@@ -74,7 +74,7 @@ class Reader:
             text, offset = self._take()
             line = self._at
             stripped = text.lstrip(SPACES)
-            offset += len(_bytes(text[: len(text) - len(stripped)]))
+            offset += len(bytes_of(text[: len(text) - len(stripped)]))
             if not stripped or stripped.startswith("#"):
                 continue
             found = Logical(line, line)
@@ -160,8 +160,8 @@ def find_syntax(data: bytes) -> Syntax | None:
             return None
         if found[1].lower() == "syntax":
             image = found[2].partition(" ")[0]
-            start = at + len(_bytes(text[: len(text) - len(found.string) + found.start(2)]))
-            return Syntax(image=image, span=(start, start + len(_bytes(image))), line=line)
+            start = at + len(bytes_of(text[: len(text) - len(found.string) + found.start(2)]))
+            return Syntax(image=image, span=(start, start + len(bytes_of(image))), line=line)
         at, line = end, line + 1
     return None
 
@@ -183,7 +183,3 @@ def _lines(data: bytes) -> list[bytes]:
 def _after(data: bytes, at: int) -> int:
     end = data.find(b"\n", at)
     return len(data) if end < 0 else end + 1
-
-
-def _bytes(text: str) -> bytes:
-    return text.encode("utf-8", "surrogateescape")

@@ -7,6 +7,7 @@ as a mount's option that there is none of, is an error here before anything runs
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from cagebuild.dockerfile import arguments, flags, heredocs, splitting
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 LARGEST = 1 << 20
 """Bytes of a Dockerfile. The largest that people write are some tens of kilobytes."""
+_MOST_STAGES = 1000
 _HEREDOCS = frozenset({"RUN", "COPY", "ADD"})
 
 
@@ -61,7 +63,7 @@ class _Parser:
     def all(self) -> _Parser:
         """Read the file to its end."""
         empty = True
-        while logical := self._reader.next_logical():
+        while not self._problems.full and (logical := self._reader.next_logical()):
             empty = False
             self._one(logical)
         self._close_stage()
@@ -81,6 +83,8 @@ class _Parser:
         if found.keyword == "FROM":
             self._close_stage()
             self._open_stage(found, reading)
+            if len(self.stages) == _MOST_STAGES:
+                self._problems.add(found.line, f"there are more than {_MOST_STAGES} stages")
         elif self._head:
             self._body.append(found)
         elif found.keyword == "ARG":
@@ -115,18 +119,7 @@ class _Parser:
 
     def _close_stage(self) -> None:
         if self._head:
-            head = self._head
-            self.stages.append(
-                Stage(
-                    index=head.index,
-                    name=head.name,
-                    image=head.image,
-                    image_span=head.image_span,
-                    words_end=head.words_end,
-                    from_instruction=head.from_instruction,
-                    instructions=tuple(self._body),
-                )
-            )
+            self.stages.append(replace(self._head, instructions=tuple(self._body)))
         self._body = []
 
 
@@ -154,8 +147,11 @@ class _Reading:
         written = self._text[start : spans[0][1]] if spans else ""
         keyword = written.upper()
         if keyword not in arguments.KEYWORDS:
-            self._say(
-                f"unknown instruction '{written[:40]}'", did_you_mean(keyword, arguments.KEYWORDS)
+            self._problems.add(
+                self._logical.line,
+                f"unknown instruction '{written[:40]}'",
+                did_you_mean(keyword, arguments.KEYWORDS),
+                span=self._logical.span(*spans[0]) if spans else (0, 0),
             )
             return None
         escape = self._reader.escape
@@ -238,5 +234,6 @@ class _Reading:
             found.append(Heredoc(name=marker.name, content=content, expand=marker.expand))
         return tuple(found)
 
-    def _say(self, message: str, hint: str) -> None:
-        self._problems.add(self._logical.line, message, hint)
+    def _say(self, message: str, hint: str, at: splitting.Mapped | None = None) -> None:
+        span = self._logical.span(at.at[0], at.at[-1] + 1) if at and at.at else (0, 0)
+        self._problems.add(self._logical.line, message, hint, span=span)

@@ -44,18 +44,25 @@ class Problems:
     def __bool__(self) -> bool:
         return bool(self._found)
 
+    @property
+    def full(self) -> bool:
+        """Whether more of them would not be shown."""
+        return len(self._found) >= _MOST
+
     def add(
         self, line: int, message: str, hint: str = "", *, span: tuple[int, int] = (0, 0)
     ) -> None:
         """Note a mistake in a line; with ``span``, bytes of the file, the place in it too."""
-        if len(self._found) < _MOST:
+        if not self.full:
             self._found.append(
                 diagnostic(self._file, self._data, line, message, hint=hint, span=span)
             )
 
     def error(self) -> DockerfileError:
         """All of them, in file order."""
-        return DockerfileError(tuple(sorted(self._found, key=lambda found: found.line)))
+        return DockerfileError(
+            tuple(sorted(self._found, key=lambda found: (found.line, found.column)))
+        )
 
 
 def diagnostic(
@@ -78,12 +85,12 @@ def diagnostic(
     return Diagnostic(
         file=file,
         line=line,
-        column=column,
-        width=width,
+        column=min(column, _WIDEST),
+        width=min(width, _WIDEST),
         key=key,
-        message=message,
+        message=_printable(message),
         source_line=shown(line_of(data, line)),
-        hint=hint,
+        hint=_printable(hint),
     )
 
 
@@ -109,10 +116,18 @@ def text_of(data: bytes) -> str:
     return data.decode("utf-8", "surrogateescape")
 
 
+def bytes_of(text: str) -> bytes:
+    """The bytes that ``text_of`` made a text of."""
+    return text.encode("utf-8", "surrogateescape")
+
+
 def shown(text: str) -> str:
     """Text of a file in a message: one line, nothing that moves a terminal's cursor."""
-    cut = text if len(text) <= _WIDEST else text[:_WIDEST] + "…"
-    return "".join(c if c.isprintable() or c == "\t" else "\ufffd" for c in cut)
+    return _printable(text if len(text) <= _WIDEST else text[:_WIDEST] + "…")
+
+
+def _printable(text: str) -> str:
+    return "".join(c if c.isprintable() else "\ufffd" for c in text.replace("\t", " "))
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

@@ -73,7 +73,7 @@ def quoted_words(text: str, escape: str) -> list[str]:
 def _quoted_word(escape: str) -> re.Pattern[str]:
     e = re.escape(escape)
     return re.compile(
-        rf"(?:{e}(?:.|(?P<cut>\Z))|'[^']*(?:'|\Z)"
+        rf"(?:(?P<cut>{e}\Z)|{e}.|'[^']*(?:'|\Z)"
         rf'|"(?:[^"{e}]|{e}.)*(?:"|(?P<cut_in_quotes>{e}\Z)|\Z)'
         rf"|[^{SPACES}'\"{e}])+",
         re.S,
