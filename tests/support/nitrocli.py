@@ -75,8 +75,8 @@ def _build(folder: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     home = Path(os.environ.get("CARGO_HOME") or Path.home() / ".cargo")
-    (crate,) = home.glob(f"registry/cache/*/{CRATE}-{VERSION}.crate")
-    assert hashlib.sha256(crate.read_bytes()).hexdigest() == SHA256
+    crates = home.glob(f"registry/cache/*/{CRATE}-{VERSION}.crate")
+    assert {hashlib.sha256(crate.read_bytes()).hexdigest() for crate in crates} == {SHA256}
     shutil.rmtree(target)
     installed.rename(folder / VERSION)
 
