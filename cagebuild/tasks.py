@@ -417,10 +417,10 @@ def verify(
 
     if with_ not in ("", "nitro-cli"):
         raise UsageError(f"--with {with_}: expected --with nitro-cli")
-    if not rebuild and not with_:
-        raise UsageError("verify how?", hint="--rebuild builds again, --with nitro-cli asks it")
     if engines and not rebuild:
         raise UsageError("--engines is for --rebuild")
+    if not rebuild and not with_:
+        raise UsageError("verify how?", hint="--rebuild builds again, --with nitro-cli asks it")
     how = _how(jobs, keep_going, verbose, explain)
     if rebuild:
         for line in rebuilt(Path.cwd(), words, how, engines):

@@ -7,6 +7,7 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from cagebuild.dockerfile import flags, habits, heredocs, shell
+from cagebuild.dockerfile.differences import differences
 from cagebuild.dockerfile.expand import ExpandError
 from cagebuild.dockerfile.packages import Finding
 from cagebuild.dockerfile.problems import bytes_of, diagnostic, text_of
@@ -36,6 +37,7 @@ def warnings(dockerfile: Dockerfile, stages: tuple[Stage, ...]) -> tuple[Diagnos
 
 def _all(dockerfile: Dockerfile, stages: tuple[Stage, ...]) -> Iterator[Diagnostic]:
     yield from _of_syntax(dockerfile)
+    yield from differences(dockerfile, stages)
     shipped = _shipped(stages)
     for stage in stages:
         yield from _of_stage(dockerfile, stage, shipped=stage.index in shipped)

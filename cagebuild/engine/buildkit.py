@@ -21,7 +21,7 @@ from cagebuild import process
 from cagebuild.dockerfile.parse import parse
 from cagebuild.dockerfile.problems import DockerfileError
 from cagebuild.engine import builder as builders
-from cagebuild.engine import failures
+from cagebuild.engine import buildkitgaps, failures
 from cagebuild.engine.progress import Progress
 from cagebuild.errors import CageError, ToolFailedError
 from cagebuild.image.platform import OCI_ARCHITECTURE
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 _NO_ATTESTATIONS = {"BUILDX_NO_DEFAULT_ATTESTATIONS": "1"}
 _HAS_PROVENANCE = (0, 10)
 _HAS_HEREDOCS = {True: (23, 0), False: (0, 10)}
+_HAS_MODES = {True: (28, 0), False: (0, 20)}
 """The first Docker, and the first BuildKit by itself, whose own frontend knows them."""
 _NOTHING = "<none>:<none>"
 _ANSWER = 60
@@ -72,6 +73,13 @@ class BuildKit:
         builder = self._ready()
         dockerfile = _read(job.dockerfile)
         _check_heredocs(dockerfile, builder)
+        if dockerfile is not None:
+            buildkitgaps.refuse(
+                dockerfile,
+                builder.describe(),
+                old=_lacks(builder, _HAS_MODES),
+                very_old=_lacks(builder, _HAS_HEREDOCS),
+            )
         archive = job.scratch / "image.tar"
         try:
             if builder.exports:
@@ -246,10 +254,14 @@ def _read(file: Path) -> Dockerfile | None:
         return None
 
 
+def _lacks(builder: Builder, first: dict[bool, tuple[int, int]]) -> bool:
+    """Whether it is older than the first that has something."""
+    return builders.too_old(builder.buildkit, first[builder.driver == "docker"])
+
+
 def _check_heredocs(dockerfile: Dockerfile | None, builder: Builder) -> None:
     """An older frontend would take the lines of a heredoc for instructions, and might run them."""
-    oldest = _HAS_HEREDOCS[builder.driver == "docker"]
-    if dockerfile is None or dockerfile.syntax or not builders.too_old(builder.buildkit, oldest):
+    if dockerfile is None or dockerfile.syntax or not _lacks(builder, _HAS_HEREDOCS):
         return
     for stage in dockerfile.stages:
         for instruction in stage.instructions:

@@ -8,9 +8,7 @@ from typing import TYPE_CHECKING, Final
 from cagebuild.dockerfile.problems import Problems
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from cagebuild.dockerfile.model import Dockerfile, Stage
+    from cagebuild.dockerfile.model import Dockerfile
 
 _OCTAL: Final = re.compile(r"[0-7]{1,4}")
 _WITHOUT_SPECIAL: Final = re.compile(r"0?[0-7]{1,3}")
@@ -20,9 +18,7 @@ _REMEDY: Final = (
 )
 
 
-def refuse(
-    dockerfile: Dockerfile, needed: Iterable[Stage], who: str, *, old: bool, very_old: bool
-) -> None:
+def refuse(dockerfile: Dockerfile, who: str, *, old: bool, very_old: bool) -> None:
     """Raise DockerfileError for modes that such a frontend of ``who``'s own passes over.
 
     ``old``: before Docker 28 or BuildKit 0.20, where ``--chmod`` is octal digits. ``very_old``:
@@ -31,7 +27,7 @@ def refuse(
     if dockerfile.syntax is not None:
         return
     found = Problems(dockerfile.file, dockerfile.data)
-    for stage in needed:
+    for stage in dockerfile.stages:
         for instruction in stage.instructions:
             mode = (instruction.inner or instruction).flag("chmod")
             if mode is None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
 
+from cagebuild.dockerfile.problems import DockerfileError
 from cagebuild.engine import leftovers
 from cagebuild.engine.job import EngineJob, FailedInstructionError
 from cagebuild.engine.origins import layer_origins
@@ -92,6 +93,11 @@ def build(
         archive = engine.build(job)
     except FailedInstructionError as failed:
         raise _explained(failed, engine, text, hints, params["name"], secrets) from None
+    except DockerfileError as mistakes:
+        # The engine has read what was staged; the user's own file has the same lines.
+        file = Path(hints.get("dockerfile") or params["name"])
+        shown = (replace(each, file=file) for each in mistakes.diagnostics)
+        raise DockerfileError(tuple(shown)) from None
     except ToolFailedError as failed:
         raise ToolFailedError(secrets.masked(failed.message), hint=failed.hint) from None
     unpacked = scratch / "unpacked"

@@ -334,7 +334,7 @@ def test_words_that_mean_nothing(
 def test_a_failing_run_is_shown_with_its_line_and_what_it_said(
     world: World, docker: Daemon, tmp_path: Path
 ) -> None:
-    text = STAGES.replace("ls -la /", "echo the reason; false; ls -la /")
+    text = STAGES.replace("ls -la /", "echo the reason && false && ls -la /")
     project = Project(tmp_path, world, text.replace("RUN --mount", "# RUN --mount"))
     for env in (docker.env, BUILDAH):
         answer = project.work.run("lock", env={**env, "CAGEBUILD_ENGINE_CACHE": "off"})
@@ -363,7 +363,7 @@ def test_without_any_engine_it_says_what_each_lacks(world: World, tmp_path: Path
 
 
 def test_ctrl_c_leaves_nothing_behind(world: World, docker: Daemon, tmp_path: Path) -> None:
-    text = STAGES.replace("ls -la /", "sleep 300; ls -la /")
+    text = STAGES.replace("ls -la /", "sleep 300 && ls -la /")
     project = Project(tmp_path, world, text.replace("RUN --mount", "# RUN --mount"))
     before = contents(docker)
     for env in (docker.env, BUILDAH):
