@@ -46,11 +46,13 @@ OLD: Final = ("20.10", "buildah")
 """Those that know no heredocs."""
 VERSIONS: Final = {
     "28-containerd": "0.25",
-    "20.10": "0.8",
+    "20.10": "0.13",
     "buildah-1.43": "1.43",
     "buildah": "1.28",
 }
-"""Of BuildKit or of buildah."""
+"""Of BuildKit or of buildah; the table knows none older."""
+TOO_NEW: Final = frozenset({"heredocs"})
+"""What Docker 20.10 does not take, beside what the table says."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -173,7 +175,7 @@ def test_every_engine_makes_of_a_dockerfile_what_buildkit_does(
 def understands(kind: str, case: Case) -> bool:
     """Whether an engine makes the same of it. If not, it has to fail, or the user to be warned."""
     first = case.buildah if kind.startswith("buildah") else case.buildkit
-    if first == "none":
+    if first == "none" or (kind == "20.10" and case.name in TOO_NEW):
         return False
     have, need = (tuple(map(int, text.split("."))) for text in (VERSIONS[kind], first))
     return have >= need

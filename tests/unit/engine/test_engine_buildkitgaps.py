@@ -24,7 +24,7 @@ def refuse(mode: str, *, old: bool, very_old: bool, head: str = "") -> str:
 @pytest.mark.parametrize("mode", ["u=rwx", "$MODE", "+x", "${MODE:-644}"])
 def test_an_old_frontend_knows_digits_only(mode: str) -> None:
     said = refuse(mode, old=True, very_old=False)
-    assert said.startswith(f"Dockerfile:2: Docker 0 takes --chmod={mode} for no mode at all")
+    assert said.startswith(f"Dockerfile:2:1: Docker 0 takes --chmod={mode} for no mode at all")
     assert "# syntax=docker/dockerfile:1" in said
     assert not refuse(mode, old=False, very_old=False)
 
