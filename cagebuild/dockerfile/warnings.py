@@ -38,7 +38,7 @@ def warnings(dockerfile: Dockerfile, stages: tuple[Stage, ...]) -> tuple[Diagnos
 def _all(dockerfile: Dockerfile, stages: tuple[Stage, ...]) -> Iterator[Diagnostic]:
     yield from _of_syntax(dockerfile)
     shipped = _shipped(stages)
-    lines = [0, *accumulate(map(len, dockerfile.data.split(b"\n")), lambda at, n: at + n + 1)]
+    lines = [*accumulate((len(line) + 1 for line in dockerfile.data.split(b"\n")), initial=0)]
     for stage in stages:
         yield from _of_stage(dockerfile, lines, stage, shipped=stage.index in shipped)
 
