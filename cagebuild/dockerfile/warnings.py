@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from itertools import islice
+from bisect import bisect_right
+from itertools import accumulate, islice
 from typing import TYPE_CHECKING
 
 from cagebuild.dockerfile import flags, habits, heredocs, shell
@@ -39,8 +40,9 @@ def _all(dockerfile: Dockerfile, stages: tuple[Stage, ...]) -> Iterator[Diagnost
     yield from _of_syntax(dockerfile)
     yield from differences(dockerfile, stages)
     shipped = _shipped(stages)
+    lines = [*accumulate((len(line) + 1 for line in dockerfile.data.split(b"\n")), initial=0)]
     for stage in stages:
-        yield from _of_stage(dockerfile, stage, shipped=stage.index in shipped)
+        yield from _of_stage(dockerfile, lines, stage, shipped=stage.index in shipped)
 
 
 def _shipped(stages: tuple[Stage, ...]) -> set[int]:
@@ -67,7 +69,9 @@ def _of_syntax(dockerfile: Dockerfile) -> Iterator[Diagnostic]:
         )
 
 
-def _of_stage(dockerfile: Dockerfile, stage: Stage, *, shipped: bool) -> Iterator[Diagnostic]:
+def _of_stage(
+    dockerfile: Dockerfile, lines: list[int], stage: Stage, *, shipped: bool
+) -> Iterator[Diagnostic]:
     runs = {id(each): (script, commands) for each, script, commands in _runs(stage)}
     everything = [command for _, commands in runs.values() for command in commands]
     text = "\n".join(_text(instruction) for instruction in stage.instructions)
@@ -78,16 +82,16 @@ def _of_stage(dockerfile: Dockerfile, stage: Stage, *, shipped: bool) -> Iterato
         yield from _of_instruction(dockerfile, instruction)
         script, commands = runs.get(id(instruction), ("", []))
         around = habits.Around.of(commands, habitat, has_epoch=has_epoch)
+        places = _Places(dockerfile.data, lines, instruction, script)
         for command in commands:
             for finding in habits.find(command, around):
-                place = _place(dockerfile, instruction, command, script)
                 yield diagnostic(
                     dockerfile.file,
                     dockerfile.data,
                     instruction.line,
                     finding.message,
                     hint=finding.hint,
-                    span=place,
+                    span=places.of(command),
                 )
 
 
@@ -134,37 +138,42 @@ def _interpreter(script: str) -> str:
     return found[1] if found else "sh"
 
 
-def _place(
-    dockerfile: Dockerfile, instruction: Instruction, command: shell.Command, script: str
-) -> tuple[int, int]:
-    """Where the file names the program of a command; (0, 0) if nowhere."""
-    if not command.words:
-        return (0, 0)
-    before = len(_named(command.program, script, command.places[0]))
-    start, end = _range(dockerfile.data, instruction)
-    text = text_of(dockerfile.data[start:end])
-    places = _named(command.program, text, len(text))
-    if not places:
-        return (0, 0)
-    first, last = places[min(max(before - 1, 0), len(places) - 1)]
-    at = start + len(bytes_of(text[:first]))
-    return at, at + len(bytes_of(text[first:last]))
+class _Places:
+    """Where an instruction names the programs of its commands."""
+
+    def __init__(
+        self, data: bytes, lines: list[int], instruction: Instruction, script: str
+    ) -> None:
+        """``lines`` tells where each line of the file begins, its end last."""
+        self._start = lines[instruction.line - 1]
+        self._text = text_of(data[self._start : lines[instruction.last_line]])
+        self._script = script
+        self._known: dict[str, tuple[list[int], list[tuple[int, int]]]] = {}
+
+    def of(self, command: shell.Command) -> tuple[int, int]:
+        """The bytes of the file; (0, 0) if it is nowhere.
+
+        The script has no continuations and no comments between them, so what is counted in the one
+        is looked up in the other.
+        """
+        if not command.words:
+            return (0, 0)
+        if command.program not in self._known:
+            in_script = [end for _, end in _named(command.program, self._script)]
+            self._known[command.program] = (in_script, _named(command.program, self._text))
+        in_script, in_file = self._known[command.program]
+        number = bisect_right(in_script, command.places[0]) - 1
+        if not in_file:
+            return (0, 0)
+        first, last = in_file[min(max(number, 0), len(in_file) - 1)]
+        at = self._start + len(bytes_of(self._text[:first]))
+        return at, at + len(bytes_of(self._text[first:last]))
 
 
-def _named(program: str, text: str, end: int) -> list[tuple[int, int]]:
+def _named(program: str, text: str) -> list[tuple[int, int]]:
     """Where a text names a program, lines of comments left out."""
     named = re.compile(rf"(?m)^[ \t]*#.*|(?<![\w.-])({re.escape(program)})(?![\w-])")
-    return [found.span(1) for found in named.finditer(text, 0, end) if found[1]]
-
-
-def _range(data: bytes, instruction: Instruction) -> tuple[int, int]:
-    start = 0
-    for _ in range(instruction.line - 1):
-        start = data.find(b"\n", start) + 1
-    end = start
-    for _ in range(instruction.last_line - instruction.line + 1):
-        end = data.find(b"\n", end) + 1 or len(data)
-    return start, end
+    return [found.span(1) for found in named.finditer(text) if found[1]]
 
 
 def _of_instruction(dockerfile: Dockerfile, instruction: Instruction) -> Iterator[Diagnostic]:

@@ -45,7 +45,7 @@ def builds(draw: st.DrawFn) -> str:
         word = draw(words)
         if word == "s0" and number == 0:
             word = "debian"
-        cut = draw(st.integers(0, len(word)))
+        cut = draw(st.integers(0, len(word) - 1))
         if draw(st.booleans()) and "$" not in word:
             word = word[:cut] + f"\\{end}" + draw(st.sampled_from(["", f"# why{end}"])) + word[cut:]
         name = draw(st.sampled_from([f" AS s{number}", f" as S{number}", ""]))
