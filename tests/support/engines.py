@@ -153,10 +153,14 @@ def _folder(name: str) -> Iterator[Path]:
 def _running(
     argv: list[str], folder: Path, env: dict[str, str]
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """A daemon in namespaces of its own, so that no process and no mount outlives it."""
+    """A daemon in namespaces of its own, so that no process and no mount outlives it.
+
+    Nor does it outlive this process, whatever ends that.
+    """
+    alone = ("setpriv", "--pdeathsig", "KILL", "unshare", "--mount", "--pid", "--fork")
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(
-            ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", *argv],
+            [*alone, "--kill-child", "--mount-proc", *argv],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
