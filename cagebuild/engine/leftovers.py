@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from cagebuild.image.layers import components
 from cagebuild.image.tree import Kind
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from cagebuild.image.tree import Node
 
@@ -42,14 +43,22 @@ _MOUNT_POINTS: Final = (
 class Seen:
     """Which mount points the base image has: those are its own, and stay."""
 
-    def __init__(self) -> None:
+    def __init__(self, targets: Iterable[bytes] = ()) -> None:
+        """``targets``: where the Dockerfile's own RUN mount something, as absolute paths."""
         self._paths: set[bytes] = set()
+        own = {
+            b"/".join(parts[:length])
+            for parts in map(components, targets)
+            for length in range(1, len(parts) + 1)
+        }
+        self.mount_points = (*sorted(own, key=lambda path: -path.count(b"/")), *_MOUNT_POINTS)
+        """What is in a folder comes before it."""
 
     def watching(self, origin: str) -> Callable[[bytes], str]:
         """The origin of a base layer's entries, as a function that looks at their paths."""
 
         def seen(path: bytes) -> str:
-            for mount_point in _MOUNT_POINTS:
+            for mount_point in self.mount_points:
                 if path == mount_point or path.startswith(mount_point + b"/"):
                     self._paths.add(mount_point)
             return origin
@@ -62,7 +71,7 @@ class Seen:
 
 def remove(root: Node, base: Seen) -> None:
     """Take mount points that are empty, and not the base's, out of a tree."""
-    for path in _MOUNT_POINTS:
+    for path in base.mount_points:
         if path not in base:
             _remove_if_empty(root, path.split(b"/"))
 

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from cagebuild.dockerfile.flags import mount
 from cagebuild.dockerfile.model import Stage
 from cagebuild.dockerfile.naming import origin
 from cagebuild.dockerfile.parse import parse
@@ -31,9 +32,7 @@ def layer_origins(config: ImageConfig, params: Mapping[str, Any]) -> list[str]:
     ``params`` are those of ``cagebuild.engine.run``. The history names instructions but no lines;
     they come in the order of the Dockerfile. What can't be told is named by its number.
     """
-    text: bytes = params["dockerfile"].encode("utf-8", "surrogateescape")
-    dockerfile = parse(text, Path(params["name"]))
-    waiting = _instructions(dockerfile, params["target"], params["args"], params["architecture"])
+    waiting = _of_target(params)
     origins: list[str] = list(params["base_layers"])[: len(config.diff_ids)]
     entries = _entries(config)
     for made_by in _after_base(entries, len(origins)):
@@ -48,6 +47,30 @@ def layer_origins(config: ImageConfig, params: Mapping[str, Any]) -> list[str]:
         origins = origins[: len(params["base_layers"])]
         origins += [f"{params['name']} layer {n + 1}" for n in range(len(origins), count)]
     return origins
+
+
+def mount_targets(params: Mapping[str, Any]) -> list[bytes]:
+    """Where a RUN of the target mounts something: Docker 20.10 leaves those folders behind.
+
+    ``params`` as above. A target that isn't absolute, or has a variable, is passed over.
+    """
+    found = []
+    for instruction in _of_target(params):
+        for name, value in instruction.flags:
+            if instruction.keyword == "RUN" and name == "mount":
+                options = mount(value)
+                given = [options.get(key) for key in ("target", "dst", "destination")]
+                target = next((text for text in given if text), "")
+                if target.startswith("/") and "$" not in target:
+                    found.append(target.encode("utf-8", "surrogateescape"))
+    return found
+
+
+def _of_target(params: Mapping[str, Any]) -> list[Instruction]:
+    """The instructions that the target's own layers come from, in order."""
+    text: bytes = params["dockerfile"].encode("utf-8", "surrogateescape")
+    dockerfile = parse(text, Path(params["name"]))
+    return _instructions(dockerfile, params["target"], params["args"], params["architecture"])
 
 
 def _entries(config: ImageConfig) -> list[tuple[str, bool]]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from cagebuild.dockerfile.problems import DockerfileError
 from cagebuild.engine import leftovers
 from cagebuild.engine.job import EngineJob, FailedInstructionError
-from cagebuild.engine.origins import layer_origins
+from cagebuild.engine.origins import layer_origins, mount_targets
 from cagebuild.engine.secrets import Secrets
 from cagebuild.errors import Diagnostic, ToolFailedError
 from cagebuild.image import ondisk
@@ -104,7 +104,7 @@ def build(
     unpacked.mkdir()
     image = open_image(archive, architecture=job.architecture, scratch=unpacked)
     origins = layer_origins(image.config, params)
-    of_base = leftovers.Seen()
+    of_base = leftovers.Seen(mount_targets(params))
     layers = (
         Layer(
             region=blob.open(unpacked),

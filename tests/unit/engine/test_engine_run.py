@@ -166,6 +166,18 @@ def test_every_entry_has_the_epoch_and_stubs_of_engines_are_gone(run: Run) -> No
     }
 
 
+def test_folders_that_a_run_mounts_something_on_are_gone_if_they_are_empty(run: Run) -> None:
+    """Docker 20.10 leaves them; /srv is of the base, and /made holds something."""
+    mounts = "--mount=type=cache,target=/var/cache/x --mount=type=tmpfs,dst=/made/t"
+    text = DOCKERFILE.replace("RUN id", f"RUN {mounts} --mount=type=cache,target=/srv id")
+    run.params["dockerfile"] = text
+    left = (directory("var/cache/x"), directory("made/t"), regular("made/f"))
+    run.engine.layers = (BASE, archive(), archive(*left))
+    entries = run().entries().keys()
+    assert {"srv", "made", "made/f"} <= entries
+    assert not {"var", "var/cache", "made/t"} & entries
+
+
 def test_what_is_no_stub_stays(run: Run) -> None:
     run.engine.layers = (BASE, COPIED, archive(regular("etc/hosts", b"x"), regular("proc/x")))
     assert {"etc/hosts", "proc/x"} <= run().entries().keys()

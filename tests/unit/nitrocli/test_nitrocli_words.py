@@ -36,9 +36,9 @@ def workspace(tmp_path: Path) -> Workspace:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ((), "verify with what? expected --with nitro-cli"),
+        ((), "verify how?"),
         (("--with", "kaniko"), "--with kaniko: expected --with nitro-cli"),
-        (("--nitro-image", f"sha256:{HEX}"), "verify with what?"),
+        (("--nitro-image", f"sha256:{HEX}"), "verify how?"),
         (("--with", "nitro-cli", "--nitro-image", "nitro:1"), "a tag may mean another image"),
         (("--with", "nitro-cli", "--nitro-image", "Nitro"), "--nitro-image: not an image"),
         (("--with", "nitro-cli", "//other"), "//other"),
