@@ -23,6 +23,7 @@ from cagebuild.engine.buildahwords import (
     Version,
     buildah_in,
     cache_repository,
+    is_remote,
     unreadable,
     version_of,
 )
@@ -35,7 +36,7 @@ from cagebuild.image.reference import Reference
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from cagebuild.dockerfile.model import ImageUse
+    from cagebuild.dockerfile.model import ImageUse, Stage
     from cagebuild.engine.job import EngineJob
 
 OLDEST: Version = (1, 28)
@@ -43,6 +44,10 @@ _QUESTION = 20
 """Seconds that a program has to say its version."""
 _RUNTIMES = ("crun", "runc")
 _LAST_LINES = 20
+_LENT_IDS = (
+    "install the package uidmap and have ids lent to you in /etc/subuid and /etc/subgid, by"
+    " usermod --add-subuids 100000-165535 --add-subgids 100000-165535 USER"
+)
 _NO_HISTORY = "internal error: history lists"
 _FULL = "no space left on device"
 
@@ -88,7 +93,8 @@ class Buildah:
         names = [*(image.reference for image in images), *(name for _, name in caches)]
         hosts = {Reference.parse(name).registry for name in names}
         way = self._way(job.scratch, network=job.network, say=job.say)
-        if way.shares_network and not job.network:
+        fetches = bool(caches) or any(_fetches(stage) for stage in needed)
+        if fetches and way.shares_network and not job.network:
             gaps.check_network(needed, caches=bool(caches))
         with room(job.scratch, self._program, way, hosts) as made:
             pulled = {
@@ -107,7 +113,7 @@ class Buildah:
             text = for_buildah(dockerfile, {**dict.fromkeys(bases), **above}, users)
             with secret_files(job.secrets, job.scratch) as words:
                 words += [word for pair in caches for word in pair]
-                identity = _build(made, text, job, words)
+                identity = _build(made, text, job, words, fetches=fetches)
             # Relative: a colon in the path would end it.
             push = ["push", "--quiet", *made.policy, identity, "docker-archive:image.tar"]
             _must(made, push, job)
@@ -150,7 +156,7 @@ class Buildah:
             with room(scratch, self._program, way) as made:
                 listener = _Listener(say)
                 files = made.path / "probe"
-                words = ["build", *made.policy, *made.build_words(network=network), "--quiet"]
+                words = ["build", *made.policy, *made.build_words(shared=True), "--quiet"]
                 words += ["--file", str(files / "Dockerfile"), str(files / "context")]
                 if not probe.write(files) or made.run(words, listener, network=network) == 0:
                     return way
@@ -169,10 +175,9 @@ def ways() -> Iterator[Way]:
     runtimes = [runtime for runtime in _RUNTIMES if shutil.which(runtime)]
     drivers: tuple[Literal["overlay", "vfs"], ...] = ("overlay", "vfs")
     for seclusion in seclusions(HOSTNAME):
-        isolation: Literal["oci", "rootless"] = "rootless" if seclusion.rootless else "oci"
         for driver in drivers:
             for runtime in runtimes if seclusion.processes else ():
-                yield Way(seclusion=seclusion, driver=driver, isolation=isolation, runtime=runtime)
+                yield Way(seclusion=seclusion, driver=driver, isolation="oci", runtime=runtime)
             yield Way(seclusion=seclusion, driver=driver, isolation="chroot", runtime=None)
 
 
@@ -215,7 +220,15 @@ def _pull(made: Room, image: ImageUse, job: EngineJob) -> str:
     return listener.lines[-1]
 
 
-def _build(made: Room, text: Text, job: EngineJob, more: list[str]) -> str:
+def _fetches(stage: Stage) -> bool:
+    """Whether the build of a stage needs the network itself, whatever RUN may use."""
+    return any(
+        instruction.keyword == "ADD" and any(is_remote(word) for word in instruction.words[:-1])
+        for instruction in stage.instructions
+    )
+
+
+def _build(made: Room, text: Text, job: EngineJob, more: list[str], *, fetches: bool) -> str:
     """Run the build; the id of the image."""
     identity = made.path / "image-id"
     ignore = made.path / "config/ignore"
@@ -225,7 +238,7 @@ def _build(made: Room, text: Text, job: EngineJob, more: list[str]) -> str:
     words = [
         *("build", "--layers", "--format", "docker", "--pull=never", *made.policy),
         "--identity-label=false",
-        *made.build_words(network=job.network),
+        *made.build_words(shared=job.network or not fetches),
         *("--platform", f"linux/{OCI_ARCHITECTURE[job.architecture]}"),
         # The context was chosen already.
         *("--ignorefile", str(ignore), "--iidfile", str(identity)),
@@ -235,15 +248,23 @@ def _build(made: Room, text: Text, job: EngineJob, more: list[str]) -> str:
     ]
     for name, value in job.args.items():
         words += ["--build-arg", f"{name}={value}"]
+    context = str(job.context.absolute())
     progress = Progress(text.steps, job.say)
-    status = made.run([*words, str(job.context.absolute())], progress.line, network=job.network)
+    status = made.run(
+        [*words, context],
+        lambda line: progress.line(line.replace(context, "the context")),
+        network=job.network or fetches,
+    )
     if status == 0:
         return identity.read_text().strip()
     _check_space(progress.last)
     if progress.failed:
         found = progress.instruction
+        said = progress.last
+        if made.way.seclusion.has_one_id and any("nvalid argument" in line for line in said):
+            said = (*said, f"perhaps it needs other ids than this user's own: {_LENT_IDS}")
         raise FailedInstructionError(
-            line=found.line if found else None, instruction=progress.step, said=progress.last
+            line=found.line if found else None, instruction=progress.step, said=said
         )
     if any(_NO_HISTORY in line for line in progress.last):
         raise ToolFailedError(
@@ -283,8 +304,5 @@ def _remedy(reason: str) -> str:
     if not seclusions(HOSTNAME)[0].rootless:
         return ""
     if not has_subids():
-        return (
-            "as a user it needs newuidmap (the package uidmap) and a line for you in /etc/subuid"
-            " and /etc/subgid: usermod --add-subuids 100000-165535 --add-subgids 100000-165535 USER"
-        )
+        return _LENT_IDS
     return "as a user it needs namespaces for users: see sysctl user.max_user_namespaces"

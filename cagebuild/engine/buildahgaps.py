@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from cagebuild.dockerfile import flags
 from cagebuild.dockerfile.model import Stage
 from cagebuild.dockerfile.problems import Problems
+from cagebuild.engine.buildahwords import Version, is_remote
 from cagebuild.errors import UnsupportedError
 
 if TYPE_CHECKING:
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from cagebuild.dockerfile.model import Dockerfile, Instruction
-    from cagebuild.engine.buildahwords import Version
 
 Base = Stage | str | None
 """What a stage starts from: a stage, an image, nothing."""
@@ -104,7 +104,7 @@ class Gaps:
             )
         for stage in needed:
             for instruction in stage.instructions:
-                if instruction.keyword == "ADD" and any("://" in w for w in instruction.words):
+                if instruction.keyword == "ADD" and any(map(is_remote, instruction.words)):
                     what = "ADD can fetch nothing while RUN is without network"
                     self._say(instruction, what, runtime)
         self._end()

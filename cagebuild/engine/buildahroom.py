@@ -8,6 +8,7 @@ import os
 import resource
 import shutil
 import tempfile
+import time
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,6 +39,7 @@ _PASSED_ON = ("REGISTRY_AUTH_FILE", "XDG_RUNTIME_DIR", "CONTAINERS_HELPER_BINARY
 _CAPABILITIES = ("AUDIT_WRITE", "MKNOD", "NET_RAW")
 """What RUN has with BuildKit, but not with every buildah."""
 _LONGEST_RUN_ROOT = 50
+_TRIES, _PAUSE = 50, 0.05
 _MOST_FILES, _MOST_PROCESSES = 1 << 16, 1 << 15
 
 
@@ -47,13 +49,13 @@ class Way:
 
     seclusion: Seclusion
     driver: Literal["overlay", "vfs"]
-    isolation: Literal["oci", "rootless", "chroot"]
+    isolation: Literal["oci", "chroot"]
     runtime: str | None
     """An OCI runtime; ``chroot`` has none."""
 
     @property
     def shares_network(self) -> bool:
-        """Whether RUN has the network that buildah itself has: then both have none, or both."""
+        """Whether RUN always has the network that buildah itself has: then both have none."""
         return self.isolation == "chroot"
 
 
@@ -79,25 +81,32 @@ class Room:
             *podman,
             *words,
         )
-        alone = not network and self.way.shares_network
         return process.follow(
-            self.way.seclusion.around(argv, network=not alone),
+            self.way.seclusion.around(argv, network=network),
             say=say,
             cwd=self.path,
             env=self._environment(),
         )
 
-    def build_words(self, *, network: bool) -> tuple[str, ...]:
-        """The options of ``build`` that say how RUN works."""
-        words = ["--isolation", self.way.isolation, "--http-proxy=false", "--uts", "host"]
+    def build_words(self, *, shared: bool) -> tuple[str, ...]:
+        """The options of ``build`` that say how RUN works.
+
+        ``shared``: it has the network and the name of the machine that buildah itself has, else no
+        network, and a name by chance: before 1.39 --uts=host would undo --network=none.
+        """
+        words = ["--isolation", self.way.isolation, "--http-proxy=false"]
+        if shared:
+            words += ["--uts", "host"]
+        # Not with the names and addresses of this machine and of a container.
+        words += ["--no-hosts", "--volume", f"{self.path / 'config/hosts'}:/etc/hosts:ro"]
         for capability in _CAPABILITIES:
             words += ["--cap-add", capability]
         if self.way.runtime:
             words += ["--runtime", self.way.runtime]
         if not self.way.shares_network:
-            words += ["--network", "host" if network else "none"]
+            words += ["--network", "host" if shared else "none"]
         if self.way.isolation == "oci" and not self.way.seclusion.rootless:
-            words += ["--cgroup-parent", f"/{self._cgroup}"]
+            words += ["--cgroup-parent", f"/{self.cgroup}"]
         # By default limits are raised, which not every machine lets them do.
         for name, kind, most in (
             ("nofile", resource.RLIMIT_NOFILE, _MOST_FILES),
@@ -109,7 +118,8 @@ class Room:
         return tuple(words)
 
     @property
-    def _cgroup(self) -> str:
+    def cgroup(self) -> str:
+        """Of all its containers, where this user may make one."""
         return f"cagebuild-{self.path.name}"
 
     def _environment(self) -> dict[str, str]:
@@ -165,9 +175,7 @@ def room(scratch: Path, program: Program, way: Way, hosts: Iterable[str] = ()) -
         (config / "policy.json").write_text(POLICY)
         (config / "registries.conf").write_text(registries_conf(hosts))
         (config / "hosts").write_text(HOSTS)
-        (config / "containers.conf").write_text(
-            containers_conf(path / "networks", config / "hosts")
-        )
+        (config / "containers.conf").write_text(containers_conf(path / "networks"))
         (config / "storage.conf").write_text(storage_conf(path / "root", made.run_root, way.driver))
         yield made
     finally:
@@ -180,7 +188,7 @@ def _run_root(path: Path) -> Path:
     if len(str(usual)) <= _LONGEST_RUN_ROOT:
         usual.mkdir()
         return usual
-    return Path(tempfile.mkdtemp(prefix="cagebuild-", dir="/tmp"))
+    return Path(tempfile.mkdtemp(prefix="cagebuild-run-", dir="/tmp"))
 
 
 def _remove(made: Room) -> None:
@@ -190,12 +198,21 @@ def _remove(made: Room) -> None:
         process.follow(argv, say=lambda _: None, env={})
     shutil.rmtree(made.run_root, ignore_errors=True)
     shutil.rmtree(made.path, ignore_errors=True)
-    name = f"cagebuild-{made.path.name}"
-    for folder in (_CGROUPS / name, *_CGROUPS.glob(f"*/{name}")):
-        # Deepest first; the kernel's own files in them are no hindrance.
-        for group in [*sorted(folder.rglob("*/"), reverse=True), folder]:
-            with suppress(OSError):
-                group.rmdir()
+    _remove_groups(made.cgroup)
+
+
+def _remove_groups(name: str) -> None:
+    """Remove a control group from every hierarchy; those of programs that just ended are busy."""
+    for _ in range(_TRIES):
+        left = [path for path in (_CGROUPS / name, *_CGROUPS.glob(f"*/{name}")) if path.is_dir()]
+        if not left:
+            return
+        for folder in left:
+            # Deepest first; the kernel's own files in them are no hindrance.
+            for group in [*sorted(folder.rglob("*/"), reverse=True), folder]:
+                with suppress(OSError):
+                    group.rmdir()
+        time.sleep(_PAUSE)
 
 
 @contextmanager

@@ -26,8 +26,8 @@ HOSTS = f"127.0.0.1\tlocalhost {HOSTNAME}\n::1\tlocalhost ip6-localhost ip6-loop
 POLICY = json.dumps({"default": [{"type": "insecureAcceptAnything"}]})
 """Images are named by digest: who signed them is no question of the build."""
 _STEP = re.compile(r"(?:\[(\d+)/\d+\] )?STEP (\d+)/\d+: ((\w+).*)")
-_UNREADABLE = re.compile(r"Error: resolving step .* StartLine:([0-9]+) .*?\\}: (.*)")
-_FAILED = re.compile(r"(?:Error: )?(?:error )?building at STEP \"(.*)\": (.*)")
+_UNREADABLE = re.compile(r"Error: resolving step .* StartLine:([0-9]+) EndLine:[0-9]+\}: (.*)")
+_FAILED = re.compile(r"(?:Error: )?(?:error )?building at STEP \".*?\": (.*)")
 _LAST_LINES = 20
 
 
@@ -61,13 +61,10 @@ def registries_conf(hosts: Iterable[str]) -> str:
     return text
 
 
-def containers_conf(networks: Path, hosts: Path) -> str:
-    """containers.conf(5), in place of the user's: no environment, no mounts, no hooks of his.
-
-    ``hosts`` is what RUN has as /etc/hosts, in place of this machine's own.
-    """
+def containers_conf(networks: Path) -> str:
+    """containers.conf(5), in place of the user's: no environment, no mounts, no hooks of his."""
     return (
-        f"[containers]\nhttp_proxy = false\nbase_hosts_file = {json.dumps(str(hosts))}\n\n"
+        "[containers]\nhttp_proxy = false\n\n"
         f"[network]\nnetwork_config_dir = {json.dumps(str(networks))}\n\n"
         '[engine]\ncgroup_manager = "cgroupfs"\nevents_logger = "none"\n'
     )
@@ -79,6 +76,11 @@ def storage_conf(root: Path, run_root: Path, driver: str) -> str:
         f'[storage]\ndriver = "{driver}"\ngraphroot = {json.dumps(str(root))}\n'
         f"runroot = {json.dumps(str(run_root))}\n"
     )
+
+
+def is_remote(source: str) -> bool:
+    """Whether ADD gets a source from elsewhere: a URL or a git repository."""
+    return "://" in source or source.startswith("git@")
 
 
 def is_loopback(registry: str) -> bool:
@@ -142,9 +144,9 @@ class Progress:
             self.step = found[3]
             self._last.clear()
         elif text:
-            self._last.append(text)
-            if _FAILED.fullmatch(text):
-                self.failed = True
+            found = _FAILED.fullmatch(text)
+            self.failed = self.failed or found is not None
+            self._last.append(found[1] if found else text)
         self._say(text)
 
     @property

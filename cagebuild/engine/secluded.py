@@ -1,6 +1,6 @@
 """Run inside new namespaces, by itself: names the machine, then becomes a program.
 
-    python -I -S secluded.py HOSTNAME PROGRAM [WORD …]
+    python -I -S -c TEXT-OF-THIS-FILE HOSTNAME PROGRAM [WORD …]
 
 unshare(1) has no word for a name, and leaves the loopback of a new network down.
 """

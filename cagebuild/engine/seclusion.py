@@ -17,7 +17,8 @@ from pathlib import Path
 
 _ADMIN = 1 << 21
 """CAP_SYS_ADMIN, see capabilities(7)."""
-_START = Path(__file__).with_name("secluded.py")
+_START = Path(__file__).with_name("secluded.py").read_text()
+"""As a text: in a user namespace a file of root's may be out of reach."""
 _SUBIDS = (Path("/etc/subuid"), Path("/etc/subgid"))
 
 
@@ -37,13 +38,18 @@ class Seclusion:
         """Whether root is only a user's own."""
         return bool(self.users)
 
+    @property
+    def has_one_id(self) -> bool:
+        """Whether there is no other id than root's in it."""
+        return self.rootless and "--map-auto" not in self.users
+
     def around(self, argv: tuple[str, ...], *, network: bool = True) -> tuple[str, ...]:
         """The command line that runs a program in namespaces; without network in one of its own."""
         return (
             *("unshare", *self.users, "--mount", "--uts"),
             *(() if network else ("--net",)),
             *(("--pid", "--fork", "--mount-proc") if self.processes else ()),
-            *(sys.executable, "-I", "-S", str(_START), self.hostname),
+            *(sys.executable, "-I", "-S", "-c", _START, self.hostname),
             *argv,
         )
 
