@@ -62,19 +62,27 @@ class UsageError(CageError):
     exit_code = 2
 
 
-class ConfigError(CageError):
-    """Mistakes in cage.toml files, all of them at once."""
+class MistakesError(CageError):
+    """Mistakes in files of one kind, all of them at once."""
 
-    exit_code = 10
+    where: ClassVar[str]
+    """What they are in."""
 
     def __init__(self, diagnostics: tuple[Diagnostic, ...]) -> None:
         self.diagnostics = diagnostics
         count = len(diagnostics)
-        super().__init__(f"{count} mistake{'s' if count != 1 else ''} in the configuration")
+        super().__init__(f"{count} mistake{'s' if count != 1 else ''} in the {self.where}")
 
     def render(self) -> str:
         """Every diagnostic in file order, then their number."""
         return "\n\n".join([*(d.render() for d in self.diagnostics), self.message])
+
+
+class ConfigError(MistakesError):
+    """Mistakes in cage.toml files."""
+
+    exit_code = 10
+    where = "configuration"
 
 
 class ConfigSyntaxError(ConfigError):
@@ -87,6 +95,13 @@ class SourceError(CageError):
     """A file that the cage names is missing, untracked, or of a kind that cannot be added."""
 
     exit_code = 12
+
+
+class DockerfileError(MistakesError):
+    """Mistakes in a Dockerfile or a .dockerignore."""
+
+    exit_code = 13
+    where = "Dockerfile"
 
 
 class LockError(CageError):

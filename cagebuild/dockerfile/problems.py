@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from typing import TYPE_CHECKING
 
-from cagebuild.errors import CageError, Diagnostic
+from cagebuild.errors import Diagnostic, DockerfileError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -16,21 +16,6 @@ if TYPE_CHECKING:
 _MOST = 100
 """Mistakes that are shown of one file: one that is no Dockerfile at all may have any number."""
 _WIDEST = 200
-
-
-class DockerfileError(CageError):
-    """Mistakes in a Dockerfile, all of them at once."""
-
-    exit_code = 13
-
-    def __init__(self, diagnostics: tuple[Diagnostic, ...]) -> None:
-        self.diagnostics = diagnostics
-        count = len(diagnostics)
-        super().__init__(f"{count} mistake{'s' if count != 1 else ''} in the Dockerfile")
-
-    def render(self) -> str:
-        """Every diagnostic in file order, then their number."""
-        return "\n\n".join([*(d.render() for d in self.diagnostics), self.message])
 
 
 class Problems:

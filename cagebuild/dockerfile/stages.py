@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from cagebuild.config.model import Architecture
     from cagebuild.dockerfile.model import Dockerfile, Instruction, Origin, Stage, Syntax
-    from cagebuild.dockerfile.problems import DockerfileError
+    from cagebuild.errors import DockerfileError
 
 _GIVEN_NAME = "cage-app"
 _SCRATCH = "scratch"

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Final
 from cagebuild.dockerfile import naming, stages
 from cagebuild.dockerfile.model import Instruction, Stage
 from cagebuild.dockerfile.parse import parse
-from cagebuild.dockerfile.problems import DockerfileError, at_line, diagnostic
+from cagebuild.dockerfile.problems import at_line, diagnostic
 from cagebuild.embedded import files
 from cagebuild.embedded.refused import Refused
 from cagebuild.embedded.scope import Scope
 from cagebuild.embedded.settings import SETTINGS
 from cagebuild.embedded.state import State, empty, of_image, triggers_of
-from cagebuild.errors import CageError, ImageError, UnsupportedError
+from cagebuild.errors import CageError, DockerfileError, ImageError, UnsupportedError
 from cagebuild.image.layers import set_times
 from cagebuild.image.tree import new_root
 

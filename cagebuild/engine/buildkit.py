@@ -19,11 +19,10 @@ from typing import TYPE_CHECKING
 
 from cagebuild import process
 from cagebuild.dockerfile.parse import parse
-from cagebuild.dockerfile.problems import DockerfileError
 from cagebuild.engine import builder as builders
 from cagebuild.engine import buildkitgaps, failures
 from cagebuild.engine.progress import Progress
-from cagebuild.errors import CageError, ToolFailedError
+from cagebuild.errors import CageError, DockerfileError, ToolFailedError
 from cagebuild.image.platform import OCI_ARCHITECTURE
 
 if TYPE_CHECKING:

@@ -11,12 +11,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from cagebuild.dockerfile.problems import DockerfileError
 from cagebuild.engine import leftovers
 from cagebuild.engine.job import EngineJob, FailedInstructionError
 from cagebuild.engine.origins import layer_origins, mount_targets
 from cagebuild.engine.secrets import Secrets
-from cagebuild.errors import Diagnostic, ToolFailedError
+from cagebuild.errors import Diagnostic, DockerfileError, ToolFailedError
 from cagebuild.image import ondisk
 from cagebuild.image.layers import Layer, flatten, set_times
 from cagebuild.image.layout import open_image

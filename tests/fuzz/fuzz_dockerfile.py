@@ -19,8 +19,9 @@ with atheris.instrument_imports(include=["cagebuild.dockerfile"]):
     from cagebuild.dockerfile.expand import Expander, ExpandError
     from cagebuild.dockerfile.ignore import Ignore
     from cagebuild.dockerfile.parse import parse
-    from cagebuild.dockerfile.problems import DockerfileError, text_of
+    from cagebuild.dockerfile.problems import text_of
     from cagebuild.dockerfile.warnings import warnings
+    from cagebuild.errors import DockerfileError
 
 FILE = Path("Dockerfile")
 MOST = 100

@@ -19,10 +19,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import requests
 
-from cagebuild.dockerfile.problems import DockerfileError
 from cagebuild.engine.buildah import Buildah, ways
 from cagebuild.engine.job import FailedInstructionError, Secret
-from cagebuild.errors import ResolveError, ToolFailedError, UnsupportedError
+from cagebuild.errors import DockerfileError, ResolveError, ToolFailedError, UnsupportedError
 from cagebuild.image.manifest import OCI_MANIFEST
 from tests.integration.test_buildkit import EVERYTHING, TOKEN, TREE, VALUE, file, processes
 from tests.support.bases import push_busybox

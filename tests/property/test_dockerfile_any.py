@@ -13,8 +13,8 @@ from cagebuild.dockerfile.expand import Expander, ExpandError
 from cagebuild.dockerfile.ignore import Ignore
 from cagebuild.dockerfile.model import Dockerfile
 from cagebuild.dockerfile.parse import parse
-from cagebuild.dockerfile.problems import DockerfileError
 from cagebuild.dockerfile.warnings import warnings
+from cagebuild.errors import DockerfileError
 
 FILE = Path("Dockerfile")
 

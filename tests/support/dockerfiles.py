@@ -8,7 +8,7 @@ import pytest
 
 from cagebuild.dockerfile.model import Dockerfile, Instruction
 from cagebuild.dockerfile.parse import parse
-from cagebuild.dockerfile.problems import DockerfileError
+from cagebuild.errors import DockerfileError
 
 FILE = Path("app/Dockerfile")
 

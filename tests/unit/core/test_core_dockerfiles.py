@@ -12,8 +12,13 @@ import pytest
 from cagebuild import config, plan
 from cagebuild.config.model import DockerfileBase
 from cagebuild.digest import Digest
-from cagebuild.dockerfile.problems import DockerfileError
-from cagebuild.errors import LockError, SourceError, StaleLockError, UnsupportedError
+from cagebuild.errors import (
+    DockerfileError,
+    LockError,
+    SourceError,
+    StaleLockError,
+    UnsupportedError,
+)
 from cagebuild.execute.graph import in_order
 from cagebuild.image.manifest import Descriptor
 from cagebuild.image.registry import ImagePin, LayerPin

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from cagebuild.dockerfile.ignore import Ignore, candidates
-from cagebuild.dockerfile.problems import DockerfileError
+from cagebuild.errors import DockerfileError
 
 TREE = [
     ".dockerignore",

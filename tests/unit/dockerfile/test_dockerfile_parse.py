@@ -9,7 +9,7 @@ import pytest
 
 from cagebuild.dockerfile.flags import duration, mount
 from cagebuild.dockerfile.parse import LARGEST
-from cagebuild.dockerfile.problems import DockerfileError
+from cagebuild.errors import DockerfileError
 from tests.support.dockerfiles import FILE, instructions, mistakes, one, read
 
 

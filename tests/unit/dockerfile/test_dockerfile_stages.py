@@ -8,8 +8,7 @@ import pytest
 
 from cagebuild.dockerfile import stages, staging
 from cagebuild.dockerfile.model import Stage
-from cagebuild.dockerfile.problems import DockerfileError
-from cagebuild.errors import StaleLockError
+from cagebuild.errors import DockerfileError, StaleLockError
 from tests.support.dockerfiles import FILE, read
 
 FILE_OF_FIVE = """\

@@ -7,9 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from cagebuild.dockerfile.problems import DockerfileError
 from cagebuild.embedded.build import Base
-from cagebuild.errors import UnsupportedError
+from cagebuild.errors import DockerfileError, UnsupportedError
 from cagebuild.image.config import Healthcheck, parse_config
 from cagebuild.image.layers import Layer, flatten
 from cagebuild.image.tree import Region

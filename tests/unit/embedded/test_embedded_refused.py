@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cagebuild.dockerfile.problems import DockerfileError
-from cagebuild.errors import ImageError, UnsupportedError
+from cagebuild.errors import DockerfileError, ImageError, UnsupportedError
 from cagebuild.image.tree import Node
 from tests.support import tars
 from tests.support.dockerfile_table import PASSWD, Case, Entry, folder, link, text

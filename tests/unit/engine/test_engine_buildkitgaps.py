@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from cagebuild.dockerfile.parse import parse
-from cagebuild.dockerfile.problems import DockerfileError
 from cagebuild.engine import buildkitgaps
+from cagebuild.errors import DockerfileError
 
 
 def refuse(mode: str, *, old: bool, very_old: bool, head: str = "") -> str:
