@@ -18,19 +18,20 @@ from typing import TYPE_CHECKING, Literal
 
 from cagebuild import process
 from cagebuild.dockerfile import parse, stages
-from cagebuild.dockerfile.problems import Problems
+from cagebuild.engine import kanikogaps
 from cagebuild.engine.buildahwords import HOSTNAME, is_loopback
 from cagebuild.engine.job import FailedInstructionError
 from cagebuild.errors import ResolveError, ToolFailedError, ToolMissingError, UnsupportedError
+from cagebuild.image.layout import open_image
 from cagebuild.image.platform import OCI_ARCHITECTURE
 from cagebuild.image.reference import Reference
 from cagebuild.image.tarwriter import TarWriter
 from cagebuild.image.tree import Kind, Node, Region
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
-    from cagebuild.dockerfile.model import Dockerfile, Instruction, Stage
+    from cagebuild.dockerfile.model import Instruction, Stage
     from cagebuild.engine.job import EngineJob
 
 Program = Literal["docker", "podman"]
@@ -44,7 +45,6 @@ _NOTICE = re.compile(r"error building image: (?:error building stage: )?(.*)")
 _NO_FILE = re.compile(rf"/{_PLACE}/context/(\S+): no such file or directory")
 _NO_HISTORY = "v1/mutate.Time("
 _FULL = "no space left on device"
-_OTHER = 'build with engine = "buildkit" or "buildah"'
 
 
 class Kaniko:
@@ -87,7 +87,7 @@ class Kaniko:
         dockerfile = parse.parse(job.dockerfile.read_bytes(), job.dockerfile)
         needed = stages.needed(dockerfile, job.target, job.args, job.architecture)
         images = stages.images(dockerfile, job.target, job.args, job.architecture)
-        _refuse(dockerfile, needed, job)
+        kanikogaps.refuse(dockerfile, needed, job)
         hosts = {
             Reference.parse(use.reference).registry for use in images if use.keyword != "syntax"
         }
@@ -95,7 +95,7 @@ class Kaniko:
             raise UnsupportedError(
                 "kaniko fetches the images of the Dockerfile itself, and what it runs has the"
                 " network too: that this cage may not",
-                hint=f"allow it with [build] network = true, or {_OTHER}",
+                hint=f"allow it with [build] network = true, or {kanikogaps.OTHER}",
             )
         network = "none"
         if job.network:
@@ -113,6 +113,8 @@ class Kaniko:
                 raise progress.failure(status)
             archive = job.scratch / "image.tar"
             _must(program, ["cp", f"{name}:/{_PLACE}/image.tar", str(archive)], job.say)
+        image = open_image(archive, architecture=job.architecture, scratch=job.scratch)
+        kanikogaps.refuse_volumes(dockerfile, needed, image.config.volumes)
         return archive
 
     def _program(self) -> Program:
@@ -150,7 +152,14 @@ def _words(job: EngineJob, hosts: set[str]) -> list[str]:
         "--destination=cage",
     ]
     words += [f"--insecure-registry={host}" for host in sorted(hosts) if is_loopback(host)]
-    return words + [f"--build-arg={name}={value}" for name, value in job.args.items()]
+    # An ARG with the name of one of these has its value in BuildKit, but not in kaniko.
+    machine = OCI_ARCHITECTURE[job.architecture]
+    args: dict[str, str] = {}
+    for side in ("BUILD", "TARGET"):
+        args |= {f"{side}PLATFORM": f"linux/{machine}", f"{side}OS": "linux"}
+        args |= {f"{side}ARCH": machine, f"{side}VARIANT": ""}
+    args |= job.args
+    return words + [f"--build-arg={name}={value}" for name, value in args.items()]
 
 
 @contextmanager
@@ -296,7 +305,8 @@ class _Progress:
             )
         if any(_NO_HISTORY in line for line in self._last):
             return ToolFailedError(
-                "kaniko cannot build on an image that has no history of its layers", hint=_OTHER
+                "kaniko cannot build on an image that has no history of its layers",
+                hint=kanikogaps.OTHER,
             )
         found = [match for line in self._last if (match := _NOTICE.match(line))]
         said = [_NOTICE.sub(r"\1", line) for line in self._last]
@@ -323,27 +333,3 @@ def _logged(text: str) -> str | None:
 def _source(instruction: Instruction) -> str:
     flags = "".join(f"--{name}={value} " for name, value in instruction.flags)
     return f"{instruction.keyword} {flags}{instruction.text}"
-
-
-def _refuse(dockerfile: Dockerfile, needed: Sequence[Stage], job: EngineJob) -> None:
-    """What kaniko has not, or does without a word in another way than BuildKit."""
-    if job.secrets:
-        raise UnsupportedError("kaniko has no build secrets", hint=_OTHER)
-    if job.cache_from or job.cache_to:
-        raise UnsupportedError("kaniko's cache is not that of the other engines", hint=_OTHER)
-    found = Problems(dockerfile.file, dockerfile.data)
-    for stage in needed:
-        for instruction in stage.instructions:
-            for what in _gaps(instruction):
-                found.add(instruction.line, f"with kaniko {what}", _OTHER)
-    if found:
-        raise found.error()
-
-
-def _gaps(instruction: Instruction) -> Iterator[str]:
-    flags: Mapping[str, str] = dict(instruction.flags)
-    if instruction.heredocs:
-        yield "there are no heredocs"
-    for name in flags:
-        if name not in ("from", "chown", "platform") and instruction.keyword != "HEALTHCHECK":
-            yield f"{instruction.keyword} has no --{name}"
