@@ -25,12 +25,50 @@ _MAKE_IT: Final = "make the folder before, by WORKDIR or in a RUN, or copy into 
 
 def differences(dockerfile: Dockerfile, stages: tuple[Stage, ...]) -> Iterator[Diagnostic]:
     """Each with its line and the cure, in file order."""
+    names = {stage.name: stage for stage in stages if stage.name}
     for stage in stages:
-        for instruction in stage.instructions:
-            for what, cure in _of(instruction.inner or instruction):
-                yield diagnostic(
-                    dockerfile.file, dockerfile.data, instruction.line, what, hint=cure
+        found = [
+            (instruction, *each)
+            for instruction in stage.instructions
+            for each in _of(instruction.inner or instruction)
+        ]
+        found += _of_arguments(stage, names.get(stage.image.lower()))
+        for instruction, what, cure in sorted(found, key=lambda each: each[0].line):
+            line = instruction.line
+            yield diagnostic(dockerfile.file, dockerfile.data, line, what, hint=cure)
+
+
+def _of_arguments(stage: Stage, below: Stage | None) -> Iterator[tuple[Instruction, str, str]]:
+    """ARGs that win or lose against ENV, and those of the stage that this one is built on."""
+    inherited = set() if below is None else _names(below, "ARG")
+    variables: set[str] = set() if below is None else _names(below, "ENV")
+    for instruction in stage.instructions:
+        names = {name for name, _ in instruction.pairs}
+        match instruction.keyword:
+            case "ARG":
+                for name in sorted(names & variables):
+                    what = f"ARG {name} after ENV {name}: BuildKit keeps the variable, buildah not"
+                    yield instruction, what, "give one of them another name"
+                inherited -= names
+            case "ENV":
+                variables |= names
+        for name in sorted(inherited):
+            if re.search(rf"\$\{{?{re.escape(name)}\b", instruction.text):
+                what = (
+                    f"${name} is an ARG of the stage '{stage.image}': BuildKit knows it here,"
+                    " buildah does not"
                 )
+                yield instruction, what, f"ARG {name} in this stage"
+
+
+def _names(stage: Stage, keyword: str) -> set[str]:
+    """What the instructions of that kind name."""
+    return {
+        name
+        for instruction in stage.instructions
+        if instruction.keyword == keyword
+        for name, _ in instruction.pairs
+    }
 
 
 def _of(instruction: Instruction) -> Iterator[tuple[str, str]]:

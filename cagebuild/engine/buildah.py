@@ -118,7 +118,7 @@ class Buildah:
             push = ["push", "--quiet", *made.policy, identity, "docker-archive:image.tar"]
             _must(made, push, job)
             archive = job.scratch / "image.tar"
-            (made.path / "image.tar").rename(archive)
+            shutil.move(made.path / "image.tar", archive)
         return archive
 
     def _look(self) -> str:

@@ -34,6 +34,7 @@ _EXPANDED = frozenset(
 _ERROR_IF_UNSET = re.compile(r"\$\{\w+:?\?")
 _PATTERN = re.compile(r"\$\{\w+(?:##?|%%?|//?)(?P<pattern>[^}/]*)")
 _RANGE = re.compile(r"[0-9]+-[0-9]+(?:/\w+)?")
+_QUOTES = frozenset("'\"\\")
 _DOCKERS_FRONTENDS = re.compile(r"(docker\.io/)?docker/dockerfile(-upstream)?([:@].*)?")
 
 
@@ -186,6 +187,15 @@ class Gaps:
                 "--chmod leaves the mode of folders that are made",
                 "run chmod, or have git keep the mode",
             )
+        if instruction.flag("exclude") is not None:
+            self._say(instruction, "--exclude leaves out other files", "use .dockerignore")
+        for heredoc in instruction.heredocs:
+            if heredoc.expand and set(heredoc.content) & _QUOTES:
+                self._say(
+                    instruction,
+                    "quotes and backslashes in a heredoc that is expanded are read otherwise",
+                    "quote its name (<<'EOF')",
+                )
         chowned = instruction.keyword == "ADD" and instruction.flag("chown") is not None
         if chowned and any(self._is_archive(word) for word in instruction.words[:-1]):
             self._say(instruction, "--chown leaves the owners in an archive", "run chown after it")

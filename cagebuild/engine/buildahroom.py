@@ -38,6 +38,8 @@ _PASSED_ON = ("REGISTRY_AUTH_FILE", "XDG_RUNTIME_DIR", "CONTAINERS_HELPER_BINARY
 """Where the user's credentials are, and programs that buildah starts."""
 _CAPABILITIES = ("AUDIT_WRITE", "MKNOD", "NET_RAW")
 """What RUN has with BuildKit, but not with every buildah."""
+_ELSEWHERE = "/var/tmp"  # noqa: S108 - mkdtemp makes a folder of its own in it
+_SPECIAL = frozenset(":,\\\"'")
 _LONGEST_RUN_ROOT = 50
 _TRIES, _PAUSE = 50, 0.05
 _MOST_FILES, _MOST_PROCESSES = 1 << 16, 1 << 15
@@ -166,7 +168,7 @@ def room(scratch: Path, program: Program, way: Way, hosts: Iterable[str] = ()) -
 
     Everything is removed at the end, what belongs to lent ids and empty control groups too.
     """
-    path = Path(tempfile.mkdtemp(prefix="buildah-", dir=scratch))
+    path = Path(tempfile.mkdtemp(prefix="buildah-", dir=_place(scratch)))
     made = Room(path=path, run_root=_run_root(path), program=program, way=way)
     try:
         for name in ("config", "tmp", "xdg", "networks", "nothing"):
@@ -180,6 +182,11 @@ def room(scratch: Path, program: Program, way: Way, hosts: Iterable[str] = ()) -
         yield made
     finally:
         _remove(made)
+
+
+def _place(scratch: Path) -> Path:
+    """The folder itself, unless overlayfs would read its path as several."""
+    return Path(_ELSEWHERE) if _SPECIAL & set(str(scratch)) else scratch
 
 
 def _run_root(path: Path) -> Path:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 from cagebuild.dockerfile.problems import Problems
 
 if TYPE_CHECKING:
-    from cagebuild.dockerfile.model import Dockerfile
+    from cagebuild.dockerfile.model import Dockerfile, Instruction
 
 _OCTAL: Final = re.compile(r"[0-7]{1,4}")
 _WITHOUT_SPECIAL: Final = re.compile(r"0?[0-7]{1,3}")
@@ -19,7 +19,7 @@ _REMEDY: Final = (
 
 
 def refuse(dockerfile: Dockerfile, who: str, *, old: bool, very_old: bool) -> None:
-    """Raise DockerfileError for modes that such a frontend of ``who``'s own passes over.
+    """Raise DockerfileError for what such a frontend of ``who``'s own passes over.
 
     ``old``: before Docker 28 or BuildKit 0.20, where ``--chmod`` is octal digits. ``very_old``:
     Docker 20.10, where the bits above 0777 are lost.
@@ -29,7 +29,11 @@ def refuse(dockerfile: Dockerfile, who: str, *, old: bool, very_old: bool) -> No
     found = Problems(dockerfile.file, dockerfile.data)
     for stage in dockerfile.stages:
         for instruction in stage.instructions:
-            mode = (instruction.inner or instruction).flag("chmod")
+            inner = instruction.inner or instruction
+            mode = inner.flag("chmod")
+            if very_old and inner.keyword == "ADD" and _has_zstd(inner):
+                what = f"{who} does not unpack archives of zstd"
+                found.add(instruction.line, what, _REMEDY)
             if mode is None:
                 continue
             if old and not _OCTAL.fullmatch(mode):
@@ -40,3 +44,7 @@ def refuse(dockerfile: Dockerfile, who: str, *, old: bool, very_old: bool) -> No
                 found.add(instruction.line, what, _REMEDY)
     if found:
         raise found.error()
+
+
+def _has_zstd(instruction: Instruction) -> bool:
+    return any(source.endswith((".zst", ".tzst")) for source in instruction.words[:-1])

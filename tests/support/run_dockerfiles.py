@@ -29,8 +29,6 @@ class RunCase:
     config: Mapping[str, Any] = field(default_factory=dict)
     context: Mapping[str, Entry] = field(default_factory=lambda: {"a": text("a\n")})
     args: Mapping[str, str] = field(default_factory=dict)
-    heredocs: bool = False
-    """Needs an engine that knows them: Docker 23 or buildah 1.33."""
 
 
 def _case(name: str, body: str, files: Mapping[str, str], **more: Any) -> RunCase:
@@ -57,14 +55,12 @@ CASES: Final = (
         'RUN <<EOF\necho one > a\necho "$FROM_BASE" > b\nEOF\nCMD ["kept"]\n',
         {"a": "one\n", "b": "yes\n"},
         config={"Cmd": ["kept"]},
-        heredocs=True,
     ),
     _case(
         "heredocs of COPY",
         "COPY <<EOF /out/a\nv=$FROM_BASE\nEOF\nCOPY <<'EOF' /out/b\nv=$FROM_BASE\nEOF\n"
         "COPY <<-EOF /out/c\n\ttab\n\tEOF\nRUN true\n",
         {"a": "v=yes\n", "b": "v=$FROM_BASE\n", "c": "tab\n"},
-        heredocs=True,
     ),
     RunCase(
         name="line ends of Windows, a byte order mark, a tab after FROM",
