@@ -20,7 +20,7 @@ from tests.integration.test_buildkit import file, processes
 from tests.support.bases import push_busybox
 from tests.support.engine_jobs import Work, made, opened
 from tests.support.engines import docker_daemon
-from tests.support.images import Files
+from tests.support.images import Files, Json
 from tests.support.registry import Pusher, docker_registry
 from tests.support.tars import archive, directory, regular
 
@@ -55,7 +55,7 @@ def executor(registry: RunningRegistry) -> str:
         directory("kaniko"), regular("kaniko/executor", EXECUTOR.read_bytes(), mode=0o755)
     )
     files = Files()
-    settings = {
+    settings: Json = {
         "Env": ["PATH=/usr/local/bin:/kaniko", "HOME=/root", "DOCKER_CONFIG=/kaniko/.docker/"],
         "Entrypoint": ["/kaniko/executor"],
         "WorkingDir": "/workspace",
