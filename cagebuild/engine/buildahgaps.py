@@ -26,7 +26,7 @@ Base = Stage | str | None
 """What a stage starts from: a stage, an image, nothing."""
 
 _HEREDOCS: Version = (1, 33)
-_VOLUMES: Version = (1, 34)
+_VOLUMES: Version = (1, 37)
 _REMEDY = 'build with engine = "buildkit"'
 _EXPANDED = frozenset(
     ["ADD", "ARG", "COPY", "ENV", "EXPOSE", "LABEL", "STOPSIGNAL", "USER", "VOLUME", "WORKDIR"]
@@ -121,7 +121,7 @@ class Gaps:
             if instruction.keyword == "RUN" and volume and self._version < _VOLUMES:
                 self._say(
                     instruction,
-                    "before 1.34 what RUN writes into a VOLUME is lost",
+                    "before 1.37 what RUN writes into a VOLUME is lost",
                     "get a newer one, move VOLUME to the end",
                 )
             is_text = instruction.exec_form is None

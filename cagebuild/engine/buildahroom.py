@@ -94,7 +94,7 @@ class Room:
         """The options of ``build`` that say how RUN works.
 
         ``shared``: it has the network and the name of the machine that buildah itself has, else no
-        network, and a name by chance: before 1.39 --uts=host would undo --network=none.
+        network, and a name by chance, as --uts=host would undo --network=none.
         """
         words = ["--isolation", self.way.isolation, "--http-proxy=false"]
         if shared:
