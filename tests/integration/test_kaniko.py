@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from cagebuild.dockerfile.problems import DockerfileError
 from cagebuild.engine.job import FailedInstructionError, Secret
 from cagebuild.engine.kaniko import Kaniko, credentials
-from cagebuild.errors import ToolFailedError, UnsupportedError
+from cagebuild.errors import DockerfileError, ToolFailedError, UnsupportedError
 from cagebuild.image.manifest import OCI_MANIFEST
 from tests.integration.test_buildah import filled, with_history
 from tests.integration.test_buildkit import file, processes

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from cagebuild.dockerfile.parse import parse
-from cagebuild.dockerfile.problems import DockerfileError
 from cagebuild.engine import probe
 from cagebuild.engine.buildahgaps import Gaps
 from cagebuild.engine.buildahtext import for_buildah
@@ -22,7 +21,7 @@ from cagebuild.engine.buildahwords import (
     unreadable,
     version_of,
 )
-from cagebuild.errors import UnsupportedError
+from cagebuild.errors import DockerfileError, UnsupportedError
 
 
 @pytest.mark.parametrize(
