@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from cagebuild.dockerfile.parse import parse
 from cagebuild.embedded import Base, build
+from cagebuild.errors import ImageError
 from cagebuild.image.config import parse_config
 from cagebuild.image.layers import Layer, flatten
 from cagebuild.image.onelayer import write_parts
@@ -34,6 +35,12 @@ def run(context: StepContext) -> None:
     }
 
     def image(reference: str) -> Base:
+        if reference not in images:
+            # All that the Dockerfile itself names is in the lock.
+            raise ImageError(
+                f"an ONBUILD of a base image wants the image {reference}, which nothing pins",
+                hint="name it in the Dockerfile: COPY --from=… in a stage of its own",
+            )
         number, origins = images[reference]
         layers = [
             _layer(context.inputs[image_layer_input(number, place)], f"{reference} {origin}")

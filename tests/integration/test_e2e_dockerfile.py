@@ -20,7 +20,7 @@ from cagebuild.engine import leftovers
 from cagebuild.image.layers import Layer, flatten
 from cagebuild.image.layout import open_image
 from cagebuild.runtime.toolchain import provide
-from tests.support.bases import bases, busybox_layer
+from tests.support.bases import bases, busybox_layer, push_kaniko
 from tests.support.dockerfile_golden import Facts, lines
 from tests.support.engines import docker_daemon
 from tests.support.workspaces import PROJECT, Workspace, installer, serving
@@ -326,6 +326,15 @@ def test_words_that_mean_nothing(
     answer = Project(tmp_path, world, PLAIN).work.run("verify", *words)
     assert answer.code == 2
     assert says in answer.err
+
+
+def test_kaniko_comes_to_the_same(world: World, old_docker: Daemon, tmp_path: Path) -> None:
+    """It has to fetch the base, so that RUN has the network too. Its COPY knows no hard links."""
+    build = f'\n[build]\nnetwork = true\nkaniko = "{push_kaniko(world.bases.registry)}"\n'
+    text = STAGES.replace("RUN --mount", "# RUN --mount").replace("ln /out/a", "cp /out/a")
+    project = Project(tmp_path, world, text.replace("4755", "755"), CAGE + build)
+    pcrs = project.work.ok("lock", env=BUILDAH).pcrs()
+    assert project.pcrs(**old_docker.env, CAGEBUILD_ENGINE="kaniko") == pcrs
 
 
 # what goes wrong

@@ -13,15 +13,12 @@ import pytest
 from cagebuild.engine.job import FailedInstructionError, Secret
 from cagebuild.engine.kaniko import Kaniko, credentials
 from cagebuild.errors import DockerfileError, ToolFailedError, UnsupportedError
-from cagebuild.image.manifest import OCI_MANIFEST
 from tests.integration.test_buildah import filled, with_history
 from tests.integration.test_buildkit import file, processes
-from tests.support.bases import push_busybox
+from tests.support.bases import push_busybox, push_kaniko
 from tests.support.engine_jobs import Work, made, opened
-from tests.support.engines import docker_daemon
-from tests.support.images import Files, Json
-from tests.support.registry import Pusher, docker_registry
-from tests.support.tars import archive, directory, regular
+from tests.support.engines import ENGINES, docker_daemon
+from tests.support.registry import docker_registry
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,8 +27,6 @@ if TYPE_CHECKING:
     from tests.support.registry import RunningRegistry
 
 pytestmark = pytest.mark.integration
-
-EXECUTOR = Path(__file__).parents[2] / ".nox/engines/kaniko/executor"
 
 
 @pytest.fixture(scope="module")
@@ -47,29 +42,7 @@ def base(registry: RunningRegistry) -> str:
 
 @pytest.fixture(scope="module")
 def executor(registry: RunningRegistry) -> str:
-    """The image, as kaniko's own is made."""
-    if not EXECUTOR.exists():
-        pytest.fail("needs kaniko's executor: run .ci/engines-kaniko")
-    layer = archive(
-        directory("kaniko"), regular("kaniko/executor", EXECUTOR.read_bytes(), mode=0o755)
-    )
-    files = Files()
-    settings: Json = {
-        "Env": ["PATH=/usr/local/bin:/kaniko", "HOME=/root", "DOCKER_CONFIG=/kaniko/.docker/"],
-        "Entrypoint": ["/kaniko/executor"],
-        "WorkingDir": "/workspace",
-    }
-    described = files.image(layer, config=settings)
-    pusher = Pusher(registry, "kaniko")
-    try:
-        for name, data in files.files.items():
-            if name.startswith("blobs/") and not str(described["digest"]).endswith(name[-64:]):
-                pusher.blob(data)
-        manifest = files.files[f"blobs/sha256/{str(described['digest'])[7:]}"]
-        pusher.manifest("latest", manifest, OCI_MANIFEST)
-    finally:
-        pusher.close()
-    return f"{registry.host}/kaniko@{described['digest']}"
+    return push_kaniko(registry)
 
 
 @pytest.fixture(scope="module")
@@ -157,7 +130,7 @@ def test_a_layout_of_kaniko_can_be_read(base: str, work: Work, tmp_path: Path) -
     """What ``--oci-layout-path`` writes: kaniko is run as a program, in a root of its own."""
     root = tmp_path / "root"
     (root / "kaniko").mkdir(parents=True)
-    (root / "kaniko/executor").hardlink_to(EXECUTOR)
+    (root / "kaniko/executor").hardlink_to(ENGINES / "kaniko/executor")
     (root / "kaniko/Dockerfile").write_text("FROM scratch\nCOPY file /file\nENV A=b\n")
     (root / "kaniko/context").mkdir()
     (root / "kaniko/context/file").write_text("text\n")

@@ -7,8 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
 from cagebuild.image.manifest import OCI_MANIFEST
 from cagebuild.image.registry import resolve
+from tests.support.engines import ENGINES as PROGRAMS
 from tests.support.images import Files, Json
 from tests.support.registry import Pusher, docker_registry
 from tests.support.tars import archive, directory, regular, symlink
@@ -100,6 +103,22 @@ def push_busybox(
     """Put an image with a shell, whose user is root, into a registry; its name by digest."""
     config: Json = {"Env": ["PATH=/bin", f"BASE={repository}"], "Cmd": ["/bin/sh"]}
     return push_image(registry, repository, busybox_layer(), config=config, headers=headers)
+
+
+def push_kaniko(registry: RunningRegistry) -> str:
+    """Put kaniko's executor into a registry, as kaniko's own image has it; its name by digest."""
+    program = PROGRAMS / "kaniko/executor"
+    if not program.exists():
+        pytest.fail("needs kaniko's executor: run .ci/engines-kaniko")
+    layer = archive(
+        directory("kaniko"), regular("kaniko/executor", program.read_bytes(), mode=0o755)
+    )
+    config: Json = {
+        "Env": ["PATH=/usr/local/bin:/kaniko", "HOME=/root", "DOCKER_CONFIG=/kaniko/.docker/"],
+        "Entrypoint": ["/kaniko/executor"],
+        "WorkingDir": "/workspace",
+    }
+    return push_image(registry, "kaniko", layer, config=config)
 
 
 @contextmanager
