@@ -106,8 +106,8 @@ class Buildah:
             for stage in needed:
                 identity = pulled.get((str(bases[stage.index]), stage.image_span))
                 if identity:
-                    base, is_oci = made.config_of(identity)
-                    gaps.check_base(stage, needed, bases, base, is_oci=is_oci)
+                    base = made.config_of(identity)
+                    gaps.check_base(stage, needed, bases, base)
                     users[stage.index] = str(base.get("User") or "")
             above = {index: base for index, base in bases.items() if not isinstance(base, str)}
             text = for_buildah(dockerfile, {**dict.fromkeys(bases), **above}, users)

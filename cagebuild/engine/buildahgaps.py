@@ -81,14 +81,8 @@ class Gaps:
         needed: Sequence[Stage],
         bases: Mapping[int, Base],
         config: Mapping[str, object],
-        *,
-        is_oci: bool,
     ) -> None:
         """What the config of a stage's image tells besides."""
-        lost = [name for name in ("Healthcheck", "OnBuild", "Shell") if config.get(name)]
-        if is_oci and lost:
-            what = f"{' and '.join(lost)} in the config of an OCI image are lost"
-            self._say(stage.from_instruction, what, "")
         shell, volume = bool(config.get("Shell")), bool(config.get("Volumes"))
         for other in needed:
             if stage in _stages_below(other, bases):

@@ -142,19 +142,15 @@ class Room:
             "CONTAINERS_STORAGE_CONF": str(config / "storage.conf"),
         }
 
-    def config_of(self, identity: str) -> tuple[dict[str, object], bool]:
-        """The config of an image in the storage, as it came, and whether OCI's or Docker's."""
-        folder = self.path / "root" / f"{self.way.driver}-images" / identity
+    def config_of(self, identity: str) -> dict[str, object]:
+        """What the config of an image in the storage says of how it runs, as it came."""
         # containers/storage keeps it under its digest, in base64 as that is no name of a file.
         key = "=" + base64.b64encode(f"sha256:{identity}".encode()).decode()
+        path = self.path / "root" / f"{self.way.driver}-images" / identity / key
         try:
-            config = json.loads((folder / key).read_bytes())
-            manifest = json.loads((folder / "manifest").read_bytes())
-            return dict(config.get("config") or {}), "docker" not in manifest.get("mediaType", "")
+            return dict(json.loads(path.read_bytes()).get("config") or {})
         except (OSError, ValueError) as error:
-            raise ToolFailedError(
-                f"{self.program} does not show an image's config: {error}"
-            ) from None
+            raise ToolFailedError(f"{self.program} keeps no config of an image: {error}") from None
 
     @property
     def policy(self) -> tuple[str, ...]:

@@ -23,7 +23,15 @@ from cagebuild.engine.buildah import Buildah, ways
 from cagebuild.engine.job import FailedInstructionError, Secret
 from cagebuild.errors import DockerfileError, ResolveError, ToolFailedError, UnsupportedError
 from cagebuild.image.manifest import OCI_MANIFEST
-from tests.integration.test_buildkit import EVERYTHING, TOKEN, TREE, VALUE, file, processes
+from tests.integration.test_buildkit import (
+    EVERYTHING,
+    TOKEN,
+    TREE,
+    VALUE,
+    eventually,
+    file,
+    processes,
+)
 from tests.support.bases import push_busybox
 from tests.support.e2e import as_nobody, reachable_by_all
 from tests.support.engine_jobs import Work, made
@@ -142,10 +150,12 @@ def nothing_is_left(
     temporary = tmp_path / "temporary"
     temporary.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(temporary))
-    before = left()
+    before = set(left())
     yield
     assert list(temporary.iterdir()) == []
-    assert left() == before
+    new = set(left()).difference(before)
+    # Of other tests at the same time there may be something, but not for long.
+    assert eventually(lambda: not new.intersection(left())), new
 
 
 def left() -> list[str]:
@@ -453,11 +463,10 @@ def test_what_an_images_config_would_make_different_is_refused(
     with pytest.raises(DockerfileError) as caught:
         own.build(work.job(dockerfile.format(volume)))
     assert [(d.line, "VOLUME" in d.message) for d in caught.value.diagnostics] == [(3, True)]
-    shell = with_history(registry, base, Shell=["/bin/sh", "-e", "-c"], Healthcheck={"Test": ["x"]})
+    shell = with_history(registry, base, Shell=["/bin/sh", "-e", "-c"])
     with pytest.raises(DockerfileError) as caught:
         own.build(work.job(dockerfile.format(shell)))
-    assert [d.line for d in caught.value.diagnostics] == [1, 4]
-    assert "Healthcheck and Shell" in caught.value.diagnostics[0].message
+    assert [d.line for d in caught.value.diagnostics] == [4]
 
 
 def test_the_user_of_the_image_owns_the_folder_of_workdir(
