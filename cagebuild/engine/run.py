@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
+from secrets import token_hex
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from cagebuild.engine import leftovers
@@ -67,7 +68,10 @@ def build(
     epoch: int = params["epoch"]
     text: bytes = params["dockerfile"].encode("utf-8", "surrogateescape")
     secrets = Secrets.gather(params["secrets"], hints.get("secrets") or {}, variable)
-    given, dockerfile, work = scratch / "context", scratch / "Dockerfile", scratch / "work"
+    # BuildKit takes a file of another build for the same if folder, name, size and time are, and
+    # times are always the epoch: so no two builds have a folder of one name.
+    given = scratch / f"context-{token_hex(16)}"
+    dockerfile, work = scratch / "Dockerfile", scratch / "work"
     _write_context(order.context, given, epoch, say)
     dockerfile.write_bytes(text)
     os.utime(dockerfile, (epoch, epoch))

@@ -22,8 +22,10 @@ from cagebuild.config.model import (
     ImageBase,
     ScratchBase,
 )
+from cagebuild.digest import Digest
 from cagebuild.image.platform import OCI_ARCHITECTURE
 from cagebuild.plan.dockerfile import arguments
+from cagebuild.step import canonical
 from cagebuild.steps.image import ENTRYPOINT
 
 if TYPE_CHECKING:
@@ -37,7 +39,6 @@ if TYPE_CHECKING:
 NAME: Final = "Dockerfile.cage"
 OURS: Final = "cage"
 """Folder of the files that are added, and in Dockerfiles of ours the place to copy them from."""
-CONTEXT: Final = "context"
 STAGE: Final = "cage-image"
 _NAMED_CONTEXT: Final = "cagebuild"
 BASE: Final = "base.tar"
@@ -96,7 +97,22 @@ def command(subject: Subject) -> str:
         words += ["--build-arg", f"{name}={value}"]
     for secret in base.build.secrets:
         words += ["--secret", f"id={secret.id},{_source(secret.env, secret.file)}"]
-    return shlex.join([*words, CONTEXT])
+    return shlex.join([*words, context_folder(subject)])
+
+
+def context_folder(subject: Subject) -> str:
+    """What the folder of the app's context is called: another content, another name.
+
+    BuildKit takes a file of an earlier build for the same if folder, name, size and time are, and
+    the times in it are always the epoch.
+    """
+    files = subject.context.files if subject.context else ()
+    parts = [
+        [[file.facts(), str(file.digest)] for file in files],
+        subject.lock.text(),
+        str(Digest.of(subject.context.data)) if subject.context else None,
+    ]
+    return f"context-{Digest.of(canonical(parts)).hex[:16]}"
 
 
 def _source(env: str | None, file: Path | None) -> str:

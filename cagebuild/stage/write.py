@@ -109,8 +109,12 @@ class _Folder:
                 children = tree.children or {}
                 tree.children = {RUNTIME: children[RUNTIME]}
                 ondisk.write(tree, ours / origin, lambda: None)
+        # Their times are as they are: BuildKit goes by them, and all get the epoch in the end.
+        for path in ours.rglob("*"):
+            os.utime(path, follow_symlinks=False)
         if self.subject.context is not None:
-            _copy_all(self.subject.context.files, "/", self.folder / text.CONTEXT, epoch)
+            context = self.folder / text.context_folder(self.subject)
+            _copy_all(self.subject.context.files, "/", context, epoch)
 
     def _base(self, file: Path) -> None:
         """The base's files, where no registry has them."""

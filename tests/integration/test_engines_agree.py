@@ -23,7 +23,7 @@ from cagebuild.image.tarwriter import write_tree
 from cagebuild.image.tree import Kind, Node, Region, walk
 from tests.support import dockerfile_table, run_dockerfiles
 from tests.support.bases import bases
-from tests.support.dockerfile_golden import Facts, facts, load
+from tests.support.dockerfile_golden import Facts, facts, lines, load
 from tests.support.engines import ENGINES as PROGRAMS
 from tests.support.engines import docker_daemon
 
@@ -251,6 +251,22 @@ def test_every_engine_takes_what_broke_others(
     assert {key: shown["config"][key] for key in case.config} == case.config
     # Whichever engine came first is what the others are held to.
     assert FIRST.setdefault(case.name, shown) == shown
+
+
+def test_equal_sizes_and_times_are_not_taken_for_equal_contents(
+    engine: Named, registry: Bases, tmp_path: Path
+) -> None:
+    """Everything has the epoch for its time, so an engine must not go by that."""
+    base = registry.by_digest("busybox")
+    for text in ("one", "two"):
+        folder = tmp_path / text
+        folder.mkdir()
+        dockerfile = f"FROM {base}\nUSER root\nCOPY a /out/a\nRUN echo {text} > /out/b\n".encode()
+        context = dockerfile_table.tree_of({"a": dockerfile_table.text(text)})
+        found = built(engine.engine, folder, dockerfile, context, args={})
+        shown = lines(found.root)
+        assert f"out/a file 0644 0:0 {text.encode()!r}" in shown
+        assert f"out/b file 0644 0:0 {(text + chr(10)).encode()!r}" in shown
 
 
 FIRST: dict[str, Facts] = {}
