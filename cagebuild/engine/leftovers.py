@@ -41,7 +41,7 @@ _MOUNT_POINTS: Final = (
 
 
 class Seen:
-    """Which mount points the base image has: those are its own, and stay."""
+    """Which mount points the base image has, or a file that is copied: those stay."""
 
     def __init__(self, targets: Iterable[bytes] = ()) -> None:
         """``targets``: where the Dockerfile's own RUN mount something, as absolute paths."""
@@ -55,7 +55,7 @@ class Seen:
         """What is in a folder comes before it."""
 
     def watching(self, origin: str) -> Callable[[bytes], str]:
-        """The origin of a base layer's entries, as a function that looks at their paths."""
+        """The origin of a layer's entries, as a function that looks at their paths."""
 
         def seen(path: bytes) -> str:
             for mount_point in self.mount_points:
@@ -69,10 +69,10 @@ class Seen:
         return path in self._paths
 
 
-def remove(root: Node, base: Seen) -> None:
-    """Take mount points that are empty, and not the base's, out of a tree."""
-    for path in base.mount_points:
-        if path not in base:
+def remove(root: Node, seen: Seen) -> None:
+    """Take mount points that are empty, and that nobody but a RUN has made, out of a tree."""
+    for path in seen.mount_points:
+        if path not in seen:
             _remove_if_empty(root, path.split(b"/"))
 
 

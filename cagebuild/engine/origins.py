@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -10,12 +11,11 @@ from cagebuild.dockerfile.flags import mount
 from cagebuild.dockerfile.model import Stage
 from cagebuild.dockerfile.naming import origin
 from cagebuild.dockerfile.parse import parse
-from cagebuild.dockerfile.stages import base_of, find, global_scope
+from cagebuild.dockerfile.stages import base_of, find, global_scope, source_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from cagebuild.config.model import Architecture
     from cagebuild.dockerfile.model import Dockerfile, Instruction
     from cagebuild.image.config import ImageConfig
 
@@ -26,51 +26,86 @@ _INSTRUCTION: Final = re.compile(
 )
 
 
-def layer_origins(config: ImageConfig, params: Mapping[str, Any]) -> list[str]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Made:
+    """What made a layer."""
+
+    origin: str
+    by_run: bool
+    """Whether a RUN did, or files come from a stage with a RUN: there may be leftovers in it."""
+
+
+def layers_made(config: ImageConfig, params: Mapping[str, Any]) -> list[Made]:
     """For each layer, lowest first, the instruction that made it, as the history tells.
 
     ``params`` are those of ``cagebuild.engine.run``. The history names instructions but no lines;
     they come in the order of the Dockerfile. What can't be told is named by its number.
     """
-    waiting = _of_target(params)
-    origins: list[str] = list(params["base_layers"])[: len(config.diff_ids)]
-    entries = _entries(config)
-    for made_by in _after_base(entries, len(origins)):
-        found = _next(waiting, made_by[0])
-        if made_by[1]:
-            origins.append(
-                origin(params["name"], found) if found else f"{params['name']}: {made_by[0][:60]}"
-            )
+    dockerfile = _parsed(params)
+    name: str = params["name"]
+    waiting = _of_target(dockerfile, params)
+    ran = _stages_with_run(dockerfile, params)
+    below = [Made(origin=each, by_run=False) for each in params["base_layers"]]
+    made = below[: len(config.diff_ids)]
+    for made_by, is_layer in _after_base(_entries(config), len(made)):
+        found = _next(waiting, made_by)
+        if is_layer and found:
+            by_run = _is_by_run(dockerfile, *found, ran)
+            made.append(Made(origin=origin(name, found[1]), by_run=by_run))
+        elif is_layer:
+            made.append(Made(origin=f"{name}: {made_by[:60]}", by_run=bool(ran)))
     count = len(config.diff_ids)
-    if len(origins) != count:
+    if len(made) != count:
         # A history that doesn't speak of every layer.
-        origins = origins[: len(params["base_layers"])]
-        origins += [f"{params['name']} layer {n + 1}" for n in range(len(origins), count)]
-    return origins
+        rest = range(len(below), count)
+        made = below + [Made(origin=f"{name} layer {n + 1}", by_run=bool(ran)) for n in rest]
+    return made[:count]
 
 
 def mount_targets(params: Mapping[str, Any]) -> list[bytes]:
-    """Where a RUN of the target mounts something: Docker 20.10 leaves those folders behind.
+    """Where a RUN mounts something: Docker 20.10 leaves those folders behind.
 
     ``params`` as above. A target that isn't absolute, or has a variable, is passed over.
     """
     found = []
-    for instruction in _of_target(params):
-        for name, value in instruction.flags:
-            if instruction.keyword == "RUN" and name == "mount":
-                options = mount(value)
-                given = [options.get(key) for key in ("target", "dst", "destination")]
-                target = next((text for text in given if text), "")
-                if target.startswith("/") and "$" not in target:
-                    found.append(target.encode("utf-8", "surrogateescape"))
+    for stage in _parsed(params).stages:
+        for instruction in stage.instructions:
+            for name, value in instruction.flags:
+                if instruction.keyword == "RUN" and name == "mount":
+                    options = mount(value)
+                    given = [options.get(key) for key in ("target", "dst", "destination")]
+                    target = next((text for text in given if text), "")
+                    if target.startswith("/") and "$" not in target:
+                        found.append(target.encode("utf-8", "surrogateescape"))
     return found
 
 
-def _of_target(params: Mapping[str, Any]) -> list[Instruction]:
-    """The instructions that the target's own layers come from, in order."""
+def _parsed(params: Mapping[str, Any]) -> Dockerfile:
     text: bytes = params["dockerfile"].encode("utf-8", "surrogateescape")
-    dockerfile = parse(text, Path(params["name"]))
-    return _instructions(dockerfile, params["target"], params["args"], params["architecture"])
+    return parse(text, Path(params["name"]))
+
+
+def _stages_with_run(dockerfile: Dockerfile, params: Mapping[str, Any]) -> set[int]:
+    """Numbers of the stages whose files a RUN has had to do with, if only those that they copy."""
+    scope = global_scope(dockerfile, params["args"], params["architecture"])
+    found: set[int] = set()
+    for stage in dockerfile.stages:
+        below = base_of(dockerfile, stage, scope)
+        if (isinstance(below, Stage) and below.index in found) or any(
+            _is_by_run(dockerfile, stage, each, found) for each in stage.instructions
+        ):
+            found.add(stage.index)
+    return found
+
+
+def _is_by_run(
+    dockerfile: Dockerfile, stage: Stage, instruction: Instruction, ran: set[int]
+) -> bool:
+    named = instruction.flag("from")
+    if instruction.keyword != "COPY" or named is None:
+        return instruction.keyword == "RUN"
+    source = source_of(dockerfile, stage, named)
+    return isinstance(source, Stage) and source.index in ran
 
 
 def _entries(config: ImageConfig) -> list[tuple[str, bool]]:
@@ -92,26 +127,28 @@ def _after_base(entries: Sequence[tuple[str, bool]], layers: int) -> Iterator[tu
             yield entry
 
 
-def _next(waiting: list[Instruction], made_by: str) -> Instruction | None:
+def _next(
+    waiting: list[tuple[Stage, Instruction]], made_by: str
+) -> tuple[Stage, Instruction] | None:
     """Take the next instruction of the kind that the history speaks of, and all before it."""
     match = _INSTRUCTION.match(_NO_OPERATION.sub("", made_by))
     # What names none is what a RUN runs.
     keyword = match[1] if match else "RUN"
-    for place, instruction in enumerate(waiting):
-        if instruction.keyword == keyword:
+    for place, found in enumerate(waiting):
+        if found[1].keyword == keyword:
             del waiting[: place + 1]
-            return instruction
+            return found
     return None
 
 
-def _instructions(
-    dockerfile: Dockerfile, target: str, args: Mapping[str, str], architecture: Architecture
-) -> list[Instruction]:
-    """Those of the target's stage and of the stages that it is built on, lowest first."""
-    scope = global_scope(dockerfile, args, architecture)
+def _of_target(
+    dockerfile: Dockerfile, params: Mapping[str, Any]
+) -> list[tuple[Stage, Instruction]]:
+    """Instructions of the target's stage and of the stages that it is built on, lowest first."""
+    scope = global_scope(dockerfile, params["args"], params["architecture"])
     chain: list[Stage] = []
-    below: Stage | str | None = find(dockerfile, target)
+    below: Stage | str | None = find(dockerfile, params["target"])
     while isinstance(below, Stage):
         chain.append(below)
         below = base_of(dockerfile, below, scope)
-    return [each for stage in reversed(chain) for each in stage.instructions]
+    return [(stage, each) for stage in reversed(chain) for each in stage.instructions]

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 from cagebuild.engine import leftovers
 from cagebuild.engine.job import EngineJob, FailedInstructionError
-from cagebuild.engine.origins import layer_origins, mount_targets
+from cagebuild.engine.origins import layers_made, mount_targets
 from cagebuild.engine.secrets import Secrets
 from cagebuild.errors import Diagnostic, DockerfileError, ToolFailedError
 from cagebuild.image import ondisk
@@ -106,18 +106,18 @@ def build(
     unpacked = scratch / "unpacked"
     unpacked.mkdir()
     image = open_image(archive, architecture=job.architecture, scratch=unpacked)
-    origins = layer_origins(image.config, params)
-    of_base = leftovers.Seen(mount_targets(params))
+    made = layers_made(image.config, params)
+    seen = leftovers.Seen(mount_targets(params))
     layers = (
         Layer(
             region=blob.open(unpacked),
             name=blob.name,
-            origin=of_base.watching(origin) if number < len(params["base_layers"]) else origin,
+            origin=each.origin if each.by_run else seen.watching(each.origin),
         )
-        for number, (blob, origin) in enumerate(zip(image.layers, origins, strict=True))
+        for blob, each in zip(image.layers, made, strict=True)
     )
     root = flatten(layers, keep_unchanged=True)
-    leftovers.remove(root, of_base)
+    leftovers.remove(root, seen)
     config = _plain(image.config)
     secrets.refuse_in(root, config)
     set_times(root, epoch)

@@ -192,6 +192,14 @@ CASES: Final = (
         "  touch gone && rm gone && mv two three\nRUN rm -r t && mkdir t && touch t/new\n",
         {"one": "a\n", "three": "a\n", "t/new": ""},
     ),
+    RunCase(
+        name="everything of a stage, and a cache",
+        dockerfile=b"FROM @BASE@ AS first\nUSER root\nWORKDIR /out\n"
+        b"RUN --mount=type=cache,target=/var/cache/x --mount=type=tmpfs,target=/t echo one > a\n"
+        b"FROM scratch\nCOPY --from=first / /\nRUN echo two > /out/b\n",
+        files={"a": "one\n", "b": "two\n"},
+        config={"Cmd": None, "User": ""},
+    ),
     _case(
         "an environment for a build of its own date",
         'ARG SOURCE_DATE_EPOCH\nRUN date -u -d "@$SOURCE_DATE_EPOCH" +%Y > a\n',

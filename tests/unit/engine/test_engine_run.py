@@ -178,6 +178,30 @@ def test_folders_that_a_run_mounts_something_on_are_gone_if_they_are_empty(run: 
     assert not {"var", "var/cache", "made/t"} & entries
 
 
+def test_mount_points_that_are_copied_stay(run: Run) -> None:
+    """A root filesystem that an ADD unpacks has them as it wants them."""
+    run.params["dockerfile"] = "FROM scratch AS app\nADD rootfs.tar /\nRUN true\n"
+    run.params["base_layers"] = []
+    run.engine.history = [
+        {"created_by": "ADD rootfs.tar / # buildkit"},
+        {"created_by": "RUN /bin/sh -c true # buildkit"},
+    ]
+    rootfs = archive(directory("proc/", mode=0o555), directory("run/"), regular("etc/hosts"))
+    run.engine.layers = (rootfs, archive(directory("proc/", mode=0o555), directory("sys/")))
+    assert run().entries().keys() == {"etc", "etc/hosts", "proc", "run"}
+
+
+def test_mount_points_that_come_from_a_stage_with_a_run_are_its_leftovers(run: Run) -> None:
+    run.params["dockerfile"] = (
+        "FROM scratch AS first\nRUN true\nFROM first AS second\n"
+        "FROM scratch AS app\nCOPY --from=second / /\n"
+    )
+    run.params["base_layers"] = []
+    run.engine.history = [{"created_by": "COPY / / # buildkit"}]
+    run.engine.layers = (archive(directory("proc/"), directory("run/"), regular("a")),)
+    assert run().entries().keys() == {"a"}
+
+
 def test_what_is_no_stub_stays(run: Run) -> None:
     run.engine.layers = (BASE, COPIED, archive(regular("etc/hosts", b"x"), regular("proc/x")))
     assert {"etc/hosts", "proc/x"} <= run().entries().keys()
