@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 import pytest
 
+from cagebuild.dockerfile.model import Stage
 from cagebuild.dockerfile.parse import parse
-from cagebuild.dockerfile.stages import images, needed
+from cagebuild.dockerfile.stages import base_of, find, global_scope, needed
 from cagebuild.dockerfile.staging import stage
 from cagebuild.dockerfile.warnings import warnings
 from cagebuild.engine.buildah import Buildah
@@ -28,8 +29,9 @@ from tests.support.engines import ENGINES as PROGRAMS
 from tests.support.engines import docker_daemon
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
+    from cagebuild.dockerfile.model import Dockerfile
     from cagebuild.engine.job import Engine
     from cagebuild.image.config import ImageConfig
     from tests.support.bases import Bases
@@ -183,7 +185,7 @@ def built(
                 "epoch": EPOCH,
                 "network": False,
                 "secrets": [],
-                "base_layers": ["base"] if images(parsed, staged.target, given, "x86_64") else [],
+                "base_layers": base_layers(parsed, staged.target, given),
             },
             hints={},
             context=file,
@@ -199,6 +201,15 @@ def built(
         root=flatten([Layer(region=region, name="", origin="")]),
         config=parse_config((outputs / "config.json").read_bytes(), "config"),
     )
+
+
+def base_layers(dockerfile: Dockerfile, target: str, args: Mapping[str, str]) -> list[str]:
+    """As a plan has them: the images here have one layer."""
+    scope = global_scope(dockerfile, args, "x86_64")
+    below: Stage | str | None = find(dockerfile, target)
+    while isinstance(below, Stage):
+        below = base_of(dockerfile, below, scope)
+    return ["base"] if below else []
 
 
 @pytest.mark.parametrize("case", dockerfile_table.CASES, ids=lambda case: case.name)
