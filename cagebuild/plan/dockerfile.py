@@ -50,9 +50,8 @@ def beyond_embedded(stages: Sequence[Stage]) -> Instruction | None:
     """The first instruction that this process cannot carry out: a RUN, or an ADD from afar."""
     for stage in stages:
         for instruction in stage.instructions:
-            if instruction.keyword == "RUN" or (
-                instruction.keyword == "ADD" and _is_remote(instruction)
-            ):
+            inner = instruction.inner or instruction
+            if inner.keyword == "RUN" or (inner.keyword == "ADD" and _is_remote(inner)):
                 return instruction
     return None
 
