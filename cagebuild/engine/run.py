@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from cagebuild.config.model import Architecture
     from cagebuild.engine.job import Engine
     from cagebuild.image.config import ImageConfig
+    from cagebuild.image.tree import Node
 
 CONTEXT: Final = "context.tar"
 
@@ -64,21 +65,42 @@ def build(
     ``variable`` reads one of the environment. Raises ToolFailedError, UsageError for a secret that
     is not there, ImageError, and what ``say`` raises.
     """
-    params, hints, scratch = order.params, order.hints, order.scratch
+    params = order.params
+    secrets = Secrets.gather(params["secrets"], order.hints.get("secrets") or {}, variable)
+    job = _job(order, secrets, say, use_cache=use_cache)
+    say(f"by {engine.describe()}")
+    try:
+        archive = engine.build(job)
+    except FailedInstructionError as failed:
+        raise _explained(failed, engine, order, secrets) from None
+    except DockerfileError as mistakes:
+        # The engine has read what was staged; the user's own file has the same lines.
+        file = _users_file(order)
+        shown = (replace(each, file=file) for each in mistakes.diagnostics)
+        raise DockerfileError(tuple(shown)) from None
+    except ToolFailedError as failed:
+        raise ToolFailedError(secrets.masked(failed.message), hint=failed.hint) from None
+    root, config = _read(archive, order, job.architecture)
+    secrets.refuse_in(root, config)
+    write_parts(root, config, epoch=params["epoch"], output=order.output)
+
+
+def _job(
+    order: Order, secrets: Secrets, say: Callable[[str], None], *, use_cache: bool
+) -> EngineJob:
+    """Everything that the engine gets, in folders of its own."""
+    params, hints = order.params, order.hints
     epoch: int = params["epoch"]
-    text: bytes = params["dockerfile"].encode("utf-8", "surrogateescape")
-    secrets = Secrets.gather(params["secrets"], hints.get("secrets") or {}, variable)
     # BuildKit takes a file of another build for the same if folder, name, size and time are, and
     # times are always the epoch: so no two builds have a folder of one name.
-    given = scratch / f"context-{token_hex(16)}"
-    dockerfile, work = scratch / "Dockerfile", scratch / "work"
-    _write_context(order.context, given, epoch, say)
-    dockerfile.write_bytes(text)
+    context = order.scratch / f"context-{token_hex(16)}"
+    dockerfile, work = order.scratch / "Dockerfile", order.scratch / "work"
+    _write_context(order.context, context, epoch, say)
+    dockerfile.write_bytes(_text(order))
     os.utime(dockerfile, (epoch, epoch))
     work.mkdir(mode=0o700)
-    say(f"by {engine.describe()}")
-    job = EngineJob(
-        context=given,
+    return EngineJob(
+        context=context,
         dockerfile=dockerfile,
         target=params["target"],
         args=params["args"],
@@ -92,22 +114,15 @@ def build(
         scratch=work,
         say=lambda line: say(secrets.masked(line)),
     )
-    try:
-        archive = engine.build(job)
-    except FailedInstructionError as failed:
-        raise _explained(failed, engine, text, hints, params["name"], secrets) from None
-    except DockerfileError as mistakes:
-        # The engine has read what was staged; the user's own file has the same lines.
-        file = Path(hints.get("dockerfile") or params["name"])
-        shown = (replace(each, file=file) for each in mistakes.diagnostics)
-        raise DockerfileError(tuple(shown)) from None
-    except ToolFailedError as failed:
-        raise ToolFailedError(secrets.masked(failed.message), hint=failed.hint) from None
-    unpacked = scratch / "unpacked"
+
+
+def _read(archive: Path, order: Order, architecture: Architecture) -> tuple[Node, ImageConfig]:
+    """The tree and the config of what an engine has made, without what is its own."""
+    unpacked = order.scratch / "unpacked"
     unpacked.mkdir()
-    image = open_image(archive, architecture=job.architecture, scratch=unpacked)
-    made = layers_made(image.config, params)
-    seen = leftovers.Seen(mount_targets(params))
+    image = open_image(archive, architecture=architecture, scratch=unpacked)
+    made = layers_made(image.config, order.params)
+    seen = leftovers.Seen(mount_targets(order.params))
     layers = (
         Layer(
             region=blob.open(unpacked),
@@ -118,10 +133,16 @@ def build(
     )
     root = flatten(layers, keep_unchanged=True)
     leftovers.remove(root, seen)
-    config = _plain(image.config)
-    secrets.refuse_in(root, config)
-    set_times(root, epoch)
-    write_parts(root, config, epoch=epoch, output=order.output)
+    return root, _plain(image.config)
+
+
+def _text(order: Order) -> bytes:
+    text: str = order.params["dockerfile"]
+    return text.encode("utf-8", "surrogateescape")
+
+
+def _users_file(order: Order) -> Path:
+    return Path(order.hints.get("dockerfile") or order.params["name"])
 
 
 def _write_context(file: Path, folder: Path, epoch: int, say: Callable[[str], None]) -> None:
@@ -138,18 +159,13 @@ def _plain(config: ImageConfig) -> ImageConfig:
 
 
 def _explained(
-    failed: FailedInstructionError,
-    engine: Engine,
-    text: bytes,
-    hints: Mapping[str, Any],
-    name: str,
-    secrets: Secrets,
+    failed: FailedInstructionError, engine: Engine, order: Order, secrets: Secrets
 ) -> ToolFailedError:
     """The error with the Dockerfile's line, and what was said last."""
-    lines = text.decode("utf-8", "replace").splitlines()
+    lines = _text(order).decode("utf-8", "replace").splitlines()
     line = failed.line if failed.line and failed.line <= len(lines) else 0
     place = Diagnostic(
-        file=Path(hints.get("dockerfile") or name),
+        file=_users_file(order),
         line=line,
         column=1,
         width=len(lines[line - 1]) if line else 1,
