@@ -150,7 +150,8 @@ def _context(
     rules = _read(cage, "the context's ignore file", ignore_file) if ignore_file else b""
     ignore = Ignore.parse(rules, ignore_file or base.context)
     # Without git nothing else keeps what was built out of what is built from.
-    results = None if git_is_used(workspace) else workspace.root / "dist"
+    by_git = base.tracked and git_is_used(workspace)
+    results = None if by_git else workspace.root / "dist"
 
     def wanted(path: Path) -> bool:
         if results is not None and path.is_relative_to(results):
@@ -175,6 +176,8 @@ def _context(
 
 
 def _read(cage: Cage, key: str, file: Path) -> bytes:
+    if file.exists() and not file.is_file():
+        raise SourceError(f"{cage.address}: {key} names {file}, which is no file")
     try:
         with file.open("rb") as stream:
             data = stream.read(_MOST_BYTES + 1)

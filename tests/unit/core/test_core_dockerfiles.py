@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -223,6 +224,14 @@ def test_a_mistake_in_the_dockerfile_is_shown_with_its_line(project: Project) ->
 def test_a_dockerfile_that_is_not_there(project: Project) -> None:
     (project.root / "pay/Dockerfile").unlink()
     with pytest.raises(SourceError, match=r"base\.dockerfile names .*No such file"):
+        project.context()
+
+
+def test_a_pipe_is_no_dockerfile(project: Project) -> None:
+    """Nor is it waited for."""
+    (project.root / "pay/Dockerfile").unlink()
+    os.mkfifo(project.root / "pay/Dockerfile")
+    with pytest.raises(SourceError, match="is no file"):
         project.context()
 
 
