@@ -229,6 +229,7 @@ def test_a_dockerfile_that_is_not_there(project: Project) -> None:
 
 def test_a_pipe_is_no_dockerfile(project: Project) -> None:
     """Nor is it waited for."""
+    project.settings('{ path = "Dockerfile", context = "//boot" }')
     (project.root / "pay/Dockerfile").unlink()
     os.mkfifo(project.root / "pay/Dockerfile")
     with pytest.raises(SourceError, match="is no file"):
