@@ -80,12 +80,13 @@ def push_image(
     *layers: bytes,
     config: dict[str, Any],
     tag: str = "latest",
+    history: bool = True,
     headers: dict[str, str] | None = None,
 ) -> str:
     """Put an image of those layers into a registry; its name by digest."""
     files = Files()
-    history: list[Json] = [{"created_by": f"layer {number}"} for number in range(len(layers))]
-    digest = files.image(*layers, config=config, history=history)["digest"]
+    made: list[Json] = [{"created_by": f"layer {number}"} for number in range(len(layers))]
+    digest = files.image(*layers, config=config, history=made if history else None)["digest"]
     assert isinstance(digest, str)
     pusher = Pusher(registry, repository, headers)
     data = {f"sha256:{path[-64:]}": blob for path, blob in files.files.items()}
@@ -100,9 +101,21 @@ def push_image(
 def push_busybox(
     registry: RunningRegistry, repository: str = "busybox", headers: dict[str, str] | None = None
 ) -> str:
-    """Put an image with a shell, whose user is root, into a registry; its name by digest."""
+    """Put a small image that knows its repository, and has no history, into a registry.
+
+    Returns its name by digest. Its user is root.
+    """
+    layer = archive(
+        directory("bin"),
+        directory("etc"),
+        directory("tmp", mode=0o1777),
+        regular("bin/busybox", BUSYBOX.read_bytes(), mode=0o755),
+        regular("etc/group", b"root:x:0:\napp:x:1000:\n"),
+        regular("etc/passwd", b"root:x:0:0::/:/bin/sh\napp:x:1000:1000::/:/bin/sh\n"),
+        *(symlink(f"bin/{name}", "busybox") for name in APPLETS.split()),
+    )
     config: Json = {"Env": ["PATH=/bin", f"BASE={repository}"], "Cmd": ["/bin/sh"]}
-    return push_image(registry, repository, busybox_layer(), config=config, headers=headers)
+    return push_image(registry, repository, layer, config=config, headers=headers, history=False)
 
 
 def push_kaniko(registry: RunningRegistry) -> str:
