@@ -120,6 +120,7 @@ class _Planner:
             },
             inputs=inputs,
             outputs=OUTPUTS,
+            hints={"dockerfile": str(self.context.file)},
         )
 
     def _by_engine(self) -> Step:

@@ -4,7 +4,7 @@ Inputs: ``context.tar``, and for each image that the Dockerfile names its layers
 as ``cagebuild.steps.finished`` has them). Parameters: ``dockerfile``, its text; ``name``, what it
 is called; ``target`` or null; ``args``; ``architecture``; ``epoch``; ``images``, for each a
 reference and the origins of its layers. Outputs: ``layer.tar``, ``config.json``,
-``origins.json``.
+``origins.json``. Hint: ``dockerfile``, where the user has it.
 """
 
 from __future__ import annotations
@@ -30,6 +30,8 @@ def run(context: StepContext) -> None:
     """Run the step; raises DockerfileError, ImageError and UnsupportedError."""
     params = cast("dict[str, Any]", context.params)
     text: str = params["dockerfile"]
+    # Where the user has it, for errors; of its path the result has the name alone.
+    file = Path(str(context.hints.get("dockerfile") or params["name"]))
     images = {
         reference: (number, origins) for number, (reference, origins) in enumerate(params["images"])
     }
@@ -50,7 +52,7 @@ def run(context: StepContext) -> None:
         return Base(root=flatten(layers), config=config)
 
     built = build(
-        parse(text.encode("utf-8", "surrogateescape"), Path(params["name"])),
+        parse(text.encode("utf-8", "surrogateescape"), file),
         target=params["target"],
         context=flatten([_layer(context.inputs[CONTEXT], "the context")]),
         images=image,

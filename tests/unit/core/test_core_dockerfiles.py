@@ -27,6 +27,7 @@ from cagebuild.lock import Lock
 from cagebuild.pinning import World, resolve
 from cagebuild.sources import BuildContext, collect
 from cagebuild.step import FileInput, StepInput
+from tests.support.workspaces import Workspace
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -398,3 +399,14 @@ def test_files_of_the_context_are_inputs_by_digest(project: Project) -> None:
     files = given.step.inputs
     assert all(isinstance(each, FileInput) for each in files.values())
     assert sorted(files) == ["file:Dockerfile", "file:cage.toml", "file:run"]
+
+
+def test_a_mistake_that_the_build_finds_is_shown_in_the_users_file(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path)
+    workspace.write("svc/cage.toml", '[base]\ndockerfile = "Dockerfile"\n')
+    workspace.write("svc/Dockerfile", 'FROM scratch\nCOPY gone /\nCMD ["/a"]\n')
+    workspace.commit()
+    answer = workspace.run("lock")
+    assert answer.code == 71
+    assert f"  {workspace.root}/svc/Dockerfile:2:1: /gone is not there" in answer.err
+    assert "not in .dockerignore?" in answer.err
