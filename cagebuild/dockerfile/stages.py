@@ -189,6 +189,25 @@ def needed(
     return tuple(stage for stage in dockerfile.stages if stage.index in wanted)
 
 
+def lineage(
+    dockerfile: Dockerfile,
+    target: str | None,
+    args: Mapping[str, str],
+    architecture: Architecture,
+) -> tuple[list[Stage], str | None]:
+    """The stages that a target is built on, itself first, and the image below the last of them.
+
+    The image is a full reference, None for scratch. Raises DockerfileError.
+    """
+    scope = global_scope(dockerfile, args, architecture, target)
+    found = [find(dockerfile, target)]
+    while True:
+        below = base_of(dockerfile, found[-1], scope)
+        if below is None or isinstance(below, str):
+            return found, below
+        found.append(below)
+
+
 def images(
     dockerfile: Dockerfile,
     target: str | None,

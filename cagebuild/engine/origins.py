@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from cagebuild.dockerfile.flags import mount
 from cagebuild.dockerfile.model import Stage
 from cagebuild.dockerfile.naming import origin
-from cagebuild.dockerfile.parse import parse
-from cagebuild.dockerfile.stages import base_of, find, global_scope, source_of
+from cagebuild.dockerfile.stages import base_of, global_scope, lineage, needed, source_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -35,13 +33,14 @@ class Made:
     """Whether a RUN did, or files come from a stage with a RUN: there may be leftovers in it."""
 
 
-def layers_made(config: ImageConfig, params: Mapping[str, Any]) -> list[Made]:
+def layers_made(
+    dockerfile: Dockerfile, config: ImageConfig, params: Mapping[str, Any]
+) -> list[Made]:
     """For each layer, lowest first, the instruction that made it, as the history tells.
 
     ``params`` are those of ``cagebuild.engine.run``. The history names instructions but no lines;
     they come in the order of the Dockerfile. What can't be told is named by its number.
     """
-    dockerfile = _parsed(params)
     name: str = params["name"]
     waiting = _of_target(dockerfile, params)
     ran = _stages_with_run(dockerfile, params)
@@ -62,13 +61,13 @@ def layers_made(config: ImageConfig, params: Mapping[str, Any]) -> list[Made]:
     return made[:count]
 
 
-def mount_targets(params: Mapping[str, Any]) -> list[bytes]:
+def mount_targets(dockerfile: Dockerfile) -> list[bytes]:
     """Where a RUN mounts something: Docker 20.10 leaves those folders behind.
 
-    ``params`` as above. A target that isn't absolute, or has a variable, is passed over.
+    A target that isn't absolute, or has a variable, is passed over.
     """
     found = []
-    for stage in _parsed(params).stages:
+    for stage in dockerfile.stages:
         for instruction in stage.instructions:
             for name, value in instruction.flags:
                 if instruction.keyword == "RUN" and name == "mount":
@@ -80,16 +79,13 @@ def mount_targets(params: Mapping[str, Any]) -> list[bytes]:
     return found
 
 
-def _parsed(params: Mapping[str, Any]) -> Dockerfile:
-    text: bytes = params["dockerfile"].encode("utf-8", "surrogateescape")
-    return parse(text, Path(params["name"]))
-
-
 def _stages_with_run(dockerfile: Dockerfile, params: Mapping[str, Any]) -> set[int]:
     """Numbers of the stages whose files a RUN has had to do with, if only those that they copy."""
-    scope = global_scope(dockerfile, params["args"], params["architecture"])
+    given = (params["args"], params["architecture"])
+    scope = global_scope(dockerfile, *given, params["target"])
     found: set[int] = set()
-    for stage in dockerfile.stages:
+    # The others may be mistaken: nobody builds them.
+    for stage in needed(dockerfile, params["target"], *given):
         below = base_of(dockerfile, stage, scope)
         if (isinstance(below, Stage) and below.index in found) or any(
             _is_by_run(dockerfile, stage, each, found) for each in stage.instructions
@@ -145,10 +141,5 @@ def _of_target(
     dockerfile: Dockerfile, params: Mapping[str, Any]
 ) -> list[tuple[Stage, Instruction]]:
     """Instructions of the target's stage and of the stages that it is built on, lowest first."""
-    scope = global_scope(dockerfile, params["args"], params["architecture"])
-    chain: list[Stage] = []
-    below: Stage | str | None = find(dockerfile, params["target"])
-    while isinstance(below, Stage):
-        chain.append(below)
-        below = base_of(dockerfile, below, scope)
-    return [(stage, each) for stage in reversed(chain) for each in stage.instructions]
+    stages, _ = lineage(dockerfile, params["target"], params["args"], params["architecture"])
+    return [(stage, each) for stage in reversed(stages) for each in stage.instructions]

@@ -12,6 +12,7 @@ from pathlib import Path
 from secrets import token_hex
 from typing import TYPE_CHECKING, Any, Final, cast
 
+from cagebuild.dockerfile.parse import parse
 from cagebuild.engine import leftovers
 from cagebuild.engine.job import EngineJob, FailedInstructionError
 from cagebuild.engine.origins import layers_made, mount_targets
@@ -121,8 +122,9 @@ def _read(archive: Path, order: Order, architecture: Architecture) -> tuple[Node
     unpacked = order.scratch / "unpacked"
     unpacked.mkdir()
     image = open_image(archive, architecture=architecture, scratch=unpacked)
-    made = layers_made(image.config, order.params)
-    seen = leftovers.Seen(mount_targets(order.params))
+    dockerfile = parse(_text(order), Path(order.params["name"]))
+    made = layers_made(dockerfile, image.config, order.params)
+    seen = leftovers.Seen(mount_targets(dockerfile))
     layers = (
         Layer(
             region=blob.open(unpacked),

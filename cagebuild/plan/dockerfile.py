@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from cagebuild.dockerfile.model import Stage
 from cagebuild.errors import StaleLockError, UnsupportedError
 from cagebuild.plan.images import image_layers
 from cagebuild.plan.maker import Layer, Maker, short
@@ -15,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from cagebuild.config.model import DockerfileBase
-    from cagebuild.dockerfile.model import Instruction
+    from cagebuild.dockerfile.model import Instruction, Stage
     from cagebuild.sources import BuildContext
     from cagebuild.step import Input, Step
 
@@ -188,12 +187,10 @@ class _Planner:
 
     def _base_layers(self) -> list[str]:
         """Origins of the layers that the target's own come on top of, lowest first."""
-        from cagebuild.dockerfile.stages import base_of, find, global_scope
+        from cagebuild.dockerfile.stages import lineage
 
-        scope = global_scope(self.parsed, self.args, self.maker.lock.architecture)
-        below: Stage | str | None = find(self.parsed, self.base.target)
-        while isinstance(below, Stage):
-            below = base_of(self.parsed, below, scope)
+        architecture = self.maker.lock.architecture
+        _, below = lineage(self.parsed, self.base.target, self.args, architecture)
         if below is None:
             return []
         return [f"{below} layer {short(layer.digest)}" for layer in self.pins.images[below].layers]

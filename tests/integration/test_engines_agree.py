@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 import pytest
 
-from cagebuild.dockerfile.model import Stage
 from cagebuild.dockerfile.parse import parse
-from cagebuild.dockerfile.stages import base_of, find, global_scope, needed
+from cagebuild.dockerfile.stages import lineage, needed
 from cagebuild.dockerfile.staging import stage
 from cagebuild.dockerfile.warnings import warnings
 from cagebuild.engine.buildah import Buildah
@@ -205,10 +204,7 @@ def built(
 
 def base_layers(dockerfile: Dockerfile, target: str, args: Mapping[str, str]) -> list[str]:
     """As a plan has them: the images here have one layer."""
-    scope = global_scope(dockerfile, args, "x86_64")
-    below: Stage | str | None = find(dockerfile, target)
-    while isinstance(below, Stage):
-        below = base_of(dockerfile, below, scope)
+    _, below = lineage(dockerfile, target, args, "x86_64")
     return ["base"] if below else []
 
 

@@ -202,6 +202,12 @@ def test_mount_points_that_come_from_a_stage_with_a_run_are_its_leftovers(run: R
     assert run().entries().keys() == {"a"}
 
 
+def test_a_mistake_in_a_stage_that_nobody_builds_is_no_matter(run: Run) -> None:
+    """Engines build such files: they look at what the target needs."""
+    run.params["dockerfile"] = f"FROM Nobody/Has:this AS first\nRUN true\n{DOCKERFILE}"
+    assert run().origins()["srv/id"] == "Dockerfile:9 RUN id > /srv/id"
+
+
 def test_what_is_no_stub_stays(run: Run) -> None:
     run.engine.layers = (BASE, COPIED, archive(regular("etc/hosts", b"x"), regular("proc/x")))
     assert {"etc/hosts", "proc/x"} <= run().entries().keys()
