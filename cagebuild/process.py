@@ -16,12 +16,12 @@ import shutil
 import signal
 import subprocess
 import time
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, Protocol, TypeVar
 
 from cagebuild.errors import ToolFailedError, ToolMissingError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from pathlib import Path
 
 _LAST_LINES = 20
@@ -51,6 +51,35 @@ def find(program: str, *, needed_for: str, hint: str) -> str:
     if path is None:
         raise ToolMissingError(f"{needed_for} needs the program '{program}'", hint=hint)
     return path
+
+
+class Alternative(Protocol):
+    """One of several tools that do the same."""
+
+    @property
+    def name(self) -> str:
+        """What the user calls it."""
+
+    @property
+    def unavailable(self) -> str:
+        """Why it cannot be used here, and how to get it; empty where it can."""
+
+
+_Alternative = TypeVar("_Alternative", bound=Alternative)
+
+
+def first_available(tools: Iterable[_Alternative], *, needed: str, hint: str) -> _Alternative:
+    """The first that can be used; those after it are not looked at.
+
+    Raises ToolMissingError, which begins with ``needed``, with the reason for each.
+    """
+    reasons = []
+    for tool in tools:
+        reason = tool.unavailable
+        if not reason:
+            return tool
+        reasons.append(f"  {tool.name}: {reason}")
+    raise ToolMissingError("\n".join([f"{needed}:", *reasons]), hint=hint)
 
 
 def network_settings() -> dict[str, str]:

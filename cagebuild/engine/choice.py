@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from cagebuild.errors import ToolMissingError
+from cagebuild.process import first_available
 
 if TYPE_CHECKING:
     from cagebuild.engine.job import Engine
@@ -38,15 +38,9 @@ def choose(wanted: str, kaniko: str | None, *, needed_for: str) -> Engine:
 
     Raises ToolMissingError with the reason for each that was tried.
     """
-    reasons = []
-    for name in AUTO if wanted == "auto" else (wanted,):
-        engine = make(name, kaniko)
-        reason = engine.unavailable
-        if not reason:
-            return engine
-        reasons.append(f"  {name}: {reason}")
-    raise ToolMissingError(
-        "\n".join([f"{needed_for} needs an engine for Dockerfiles:", *reasons]),
+    return first_available(
+        (make(name, kaniko) for name in (AUTO if wanted == "auto" else (wanted,))),
+        needed=f"{needed_for} needs an engine for Dockerfiles",
         hint="have Docker with buildx, or buildah (Debian, Ubuntu: apt-get install buildah)",
     )
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Final
 
-from cagebuild.errors import ToolMissingError, UsageError
+from cagebuild.errors import UsageError
+from cagebuild.process import first_available
 from cagebuild.sandbox.container import ContainerEngine
 from cagebuild.sandbox.namespaces import Namespaces
 
@@ -35,14 +36,8 @@ def choose(wanted: str | None, *, needed_for: str) -> Sandbox:
         tried = [name for name in KINDS if name != "namespaces"]
     else:
         tried = [wanted] if wanted else list(KINDS)
-    reasons = []
-    for name in tried:
-        sandbox = KINDS[name]()
-        reason = sandbox.unavailable
-        if not reason:
-            return sandbox
-        reasons.append(f"  {name}: {reason}")
-    raise ToolMissingError(
-        "\n".join([f"{needed_for} needs a sandbox, and there is none to be had:", *reasons]),
+    return first_available(
+        (KINDS[name]() for name in tried),
+        needed=f"{needed_for} needs a sandbox, and there is none to be had",
         hint="install Docker or Podman (Debian, Ubuntu: apt-get install podman), or run it as root",
     )
