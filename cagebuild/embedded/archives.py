@@ -9,14 +9,14 @@ from __future__ import annotations
 import bz2
 from typing import TYPE_CHECKING, Final
 
-from cagebuild.embedded.places import Parts, check_name, children, node_at, release, resolve
+from cagebuild.embedded.places import Parts, check_name, children, node_at, resolve
 from cagebuild.embedded.refused import Refused, shown
 from cagebuild.errors import ImageError
 from cagebuild.image.compression import Limits, decompress, detect, unpack_to
 from cagebuild.image.layers import MAX_PATH, components
 from cagebuild.image.tar import Entry, read_tar
 from cagebuild.image.tarfields import BLOCK, HEADER, FieldError, checksum_is_right, parse_number
-from cagebuild.image.tree import Kind, Node, Region
+from cagebuild.image.tree import Kind, Node, Region, release
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

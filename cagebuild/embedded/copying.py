@@ -19,13 +19,12 @@ from cagebuild.embedded.places import (
     children,
     make_directories,
     node_at,
-    release,
     resolve,
     twin,
 )
 from cagebuild.embedded.refused import Refused, shown
 from cagebuild.image.layers import components
-from cagebuild.image.tree import Kind, Node
+from cagebuild.image.tree import Kind, Node, release
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cagebuild.embedded.places import children, release
+from cagebuild.embedded.places import children
 from cagebuild.embedded.refused import Refused, shown
 from cagebuild.image.layers import copy_attributes
-from cagebuild.image.tree import Kind
+from cagebuild.image.tree import Kind, release
 
 if TYPE_CHECKING:
     from cagebuild.embedded.copying import Copied

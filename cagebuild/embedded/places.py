@@ -97,17 +97,6 @@ def node_at(root: Node, parts: Parts) -> Node | None:
     return find(root, list(parts))
 
 
-def release(node: Node) -> None:
-    """Count that a name of ``node`` is gone, and those of all that is in it."""
-    pending = [node]
-    while pending:
-        gone = pending.pop()
-        if gone.children is None:
-            gone.links -= 1
-        else:
-            pending += gone.children.values()
-
-
 def twin(node: Node) -> Node:
     """Another inode with the same attributes and content; a directory is empty."""
     return Node(

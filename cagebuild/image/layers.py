@@ -23,7 +23,7 @@ from cagebuild.digest import Digest
 from cagebuild.errors import ImageError
 from cagebuild.image.tar import MAX_ENTRIES, Entry, read_tar
 from cagebuild.image.tarfields import shown
-from cagebuild.image.tree import Kind, Node, Region, new_root, walk
+from cagebuild.image.tree import Kind, Node, Region, new_root, release, walk
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -349,15 +349,7 @@ class _Merge:
             copy_attributes(node, old)
 
     def _release(self, node: Node) -> None:
-        """A name of ``node`` is gone, and those of all that is in it."""
-        pending = [node]
-        while pending:
-            gone = pending.pop()
-            if gone.children is None:
-                gone.links -= 1
-            else:
-                self._implied.discard(gone)
-                pending += gone.children.values()
+        self._implied.difference_update(release(node))
 
 
 def _is_copy(node: Node, old: Node) -> bool:

@@ -239,6 +239,23 @@ def walk(root: Node, prefix: bytes = b"") -> Iterator[tuple[bytes, Node]]:
             pending.pop()
 
 
+def release(node: Node) -> list[Node]:
+    """Count that a name of ``node`` is gone, and those of all that is in it.
+
+    Returns the directories among them.
+    """
+    directories = []
+    pending = [node]
+    while pending:
+        gone = pending.pop()
+        if gone.children is None:
+            gone.links -= 1
+        else:
+            directories.append(gone)
+            pending += gone.children.values()
+    return directories
+
+
 def _sorted_children(node: Node) -> Iterator[tuple[bytes, Node]]:
     return iter(sorted(node.children.items(), key=itemgetter(0)) if node.children else ())
 
