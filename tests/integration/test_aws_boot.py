@@ -25,7 +25,8 @@ from cagebuild.report import reporter
 from cagebuild.session import Session
 from tests.support import eif_by_spec
 from tests.support.aws import COMMIT, FILES, KERNEL_NAME, known, publish
-from tests.support.workspaces import CAGE, Workspace, installer, measurements, serving, steps
+from tests.support.http_server import serving
+from tests.support.workspaces import CAGE, Workspace, installer, measurements, steps
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -23,7 +23,8 @@ from cagebuild.runtime.toolchain import provide
 from tests.support.bases import bases, busybox_layer, push_kaniko
 from tests.support.dockerfile_golden import Facts, lines
 from tests.support.engines import docker_daemon
-from tests.support.workspaces import PROJECT, Workspace, installer, serving
+from tests.support.http_server import serving
+from tests.support.workspaces import PROJECT, Workspace, installer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

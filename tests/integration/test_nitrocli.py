@@ -19,11 +19,12 @@ from cagebuild.nitrocli.stops import Stops
 from tests.support import nitrocli
 from tests.support.e2e import shared_lab
 from tests.support.engines import Daemon, DockerKind, docker_daemon
+from tests.support.http_server import serving
 from tests.support.images import Files, named
 from tests.support.nitro import arm_image
 from tests.support.registry import docker_registry
 from tests.support.tars import archive, device, directory, hard_link, regular, symlink
-from tests.support.workspaces import CAGE, ROOT, Workspace, installer, serving
+from tests.support.workspaces import CAGE, ROOT, Workspace, installer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -7,11 +7,8 @@ import hashlib
 import io
 import lzma
 import tarfile
-import threading
-from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cache, partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from functools import cache
 from typing import TYPE_CHECKING
 
 from pysequoia import ArmorKind, Profile, SignatureMode, Tsk, armor, sign
@@ -20,7 +17,7 @@ from pysequoia.packet import PacketPile
 from cagebuild.debian.index import Universe
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
 DATE = "Sat, 11 Jul 2026 10:16:37 UTC"
@@ -259,22 +256,3 @@ def release_text(files: Mapping[str, bytes], **fields: str) -> bytes:
         for path, content in files.items()
     ]
     return ("\n".join(lines) + "\n").encode()
-
-
-class _Handler(SimpleHTTPRequestHandler):
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002
-        """Nothing on the terminal."""
-
-
-@contextmanager
-def served(root: Path) -> Iterator[str]:
-    """The base URL of a local HTTP server for a folder."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Handler, directory=str(root)))
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_address[1]}"
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()

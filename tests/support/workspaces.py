@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
-import functools
 import io
 import json
 import os
 import subprocess
 import sys
-import threading
 from dataclasses import dataclass
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
@@ -247,25 +244,6 @@ def signing_files(folder: Path, curve: ec.EllipticCurve | None = None) -> tuple[
         key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     )
     return folder / "certificate.pem", folder / "key.pem"
-
-
-@contextlib.contextmanager
-def serving(folder: Path) -> Iterator[str]:
-    """The URL of a folder, on loopback."""
-
-    class Quiet(SimpleHTTPRequestHandler):
-        def log_message(self, format: str, *args: object) -> None:  # noqa: A002
-            """Nothing on the terminal."""
-
-    handler = functools.partial(Quiet, directory=str(folder))
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_port}"
-        finally:
-            server.shutdown()
-            thread.join()
 
 
 def installer(folder: Path) -> Digest:

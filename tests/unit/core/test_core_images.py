@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cagebuild import exporting
 from cagebuild.image.config import parse_config
 from tests.support import eif_by_spec as spec
+from tests.support.http_server import serving
 from tests.support.images import Files, encode, named
 from tests.support.tars import archive, directory, regular, symlink
 from tests.support.workspaces import (
@@ -22,7 +23,6 @@ from tests.support.workspaces import (
     Workspace,
     installer,
     measurements,
-    serving,
     signing_files,
     steps,
 )

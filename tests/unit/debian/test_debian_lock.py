@@ -13,7 +13,8 @@ from cagebuild.debian import sources
 from cagebuild.debian.locking import lock_base, lock_kernel
 from cagebuild.errors import FetchError, ResolveError, SignatureError
 from cagebuild.fetch.http import get
-from tests.support.debian import DATE_SECONDS, Archive, keyring, make_deb, served
+from tests.support.debian import DATE_SECONDS, Archive, keyring, make_deb
+from tests.support.http_server import serving
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -44,7 +45,7 @@ def archive(tmp_path: Path) -> Archive:
 
 @pytest.fixture
 def base_url(tmp_path: Path) -> Iterator[str]:
-    with served(tmp_path) as url:
+    with serving(tmp_path) as url:
         yield url
 
 

@@ -21,7 +21,8 @@ from cagebuild.errors import (
     SignatureError,
 )
 from cagebuild.fetch.http import get
-from tests.support.debian import Archive, keyring, served, source_stanza
+from tests.support.debian import Archive, keyring, source_stanza
+from tests.support.http_server import serving
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -145,7 +146,7 @@ def archive(tmp_path: Path) -> Archive:
 
 @pytest.fixture
 def base_url(tmp_path: Path) -> Iterator[str]:
-    with served(tmp_path) as url:
+    with serving(tmp_path) as url:
         yield url
 
 

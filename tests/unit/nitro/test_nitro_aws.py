@@ -21,8 +21,8 @@ from cagebuild.nitro.cmdline import CMDLINE
 from cagebuild.nitro.pcr import Architecture
 from tests.support import eif_by_spec
 from tests.support.aws import COMMIT, FILES, KERNEL_NAME, known, publish
+from tests.support.http_server import serving
 from tests.support.nitro import file
-from tests.support.workspaces import serving
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

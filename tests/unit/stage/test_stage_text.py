@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.workspaces import ROOT, Workspace, installer, serving
+from tests.support.http_server import serving
+from tests.support.workspaces import ROOT, Workspace, installer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
