@@ -13,6 +13,7 @@ import os
 import shutil
 import sys
 import tempfile
+import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, get_args
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
     from cagebuild.step import Step
 
 
+_APART: Final = 1.1
+"""Seconds between two builds of Dockerfiles: within one second both get the same from ``date``."""
 _ENGINES: Final = tuple(name for name in get_args(EngineChoice) if name != "auto")
 
 
@@ -103,7 +106,11 @@ def check(
     locks = {cage: lockfile.require(cage) for cage in chosen}
     known = _known(session, chosen, how)
     under = conditions(engines)
-    roots = [_build(session, chosen, known, each, scratch) for each in under]
+    roots: list[Path] = []
+    for each in under:
+        if roots and _of_dockerfiles(chosen):
+            time.sleep(_APART)
+        roots.append(_build(session, chosen, known, each, scratch))
     wrong = []
     for cage in chosen:
         first, *others = (outputs(root, cage) for root in roots)
@@ -135,12 +142,14 @@ def rebuilt(start: Path, words: Sequence[str], how: How, engines: str) -> Iterat
             raise UsageError(
                 f"--engines: '{name}' is none", hint=f"there are {', '.join(_ENGINES)}"
             )
-    if not chosen and any(
-        isinstance(cage.base, DockerfileBase) for cage in Session(start).cages(words)
-    ):
+    if not chosen and _of_dockerfiles(Session(start).cages(words)):
         chosen = available()
     with tempfile.TemporaryDirectory(prefix="cagebuild-verify-") as scratch:
         yield from check(start, words, Path(scratch), how, chosen)
+
+
+def _of_dockerfiles(cages: Sequence[Cage]) -> bool:
+    return any(isinstance(cage.base, DockerfileBase) for cage in cages)
 
 
 def _equal(engines: Sequence[str]) -> str:
