@@ -10,15 +10,19 @@ import (
 	"unsafe"
 )
 
-const family = 40 // AF_VSOCK
+// Family is AF_VSOCK.
+const Family = 40
 
-// address is struct sockaddr_vm of linux/vm_sockets.h.
-type address struct {
-	family   uint16
+// Any stands for every context, or for a port that is free (VMADDR_CID_ANY, VMADDR_PORT_ANY).
+const Any = 1<<32 - 1
+
+// Address is struct sockaddr_vm of linux/vm_sockets.h.
+type Address struct {
+	Family   uint16
 	reserved uint16
-	port     uint32
-	cid      uint32
-	flags    uint8
+	Port     uint32
+	CID      uint32
+	Flags    uint8
 	zero     [3]uint8
 }
 
@@ -35,7 +39,7 @@ func Dial(cid, port uint32, timeout time.Duration) (*os.File, error) {
 }
 
 func dial(cid, port uint32, timeout time.Duration) (*os.File, error) {
-	descriptor, err := syscall.Socket(family, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
+	descriptor, err := syscall.Socket(Family, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return nil, os.NewSyscallError("socket AF_VSOCK", err)
 	}
@@ -46,7 +50,7 @@ func dial(cid, port uint32, timeout time.Duration) (*os.File, error) {
 			return nil, os.NewSyscallError("setsockopt", err)
 		}
 	}
-	peer := address{family: family, port: port, cid: cid}
+	peer := Address{Family: Family, Port: port, CID: cid}
 	_, _, errno := syscall.Syscall(
 		syscall.SYS_CONNECT, uintptr(descriptor), uintptr(unsafe.Pointer(&peer)), unsafe.Sizeof(peer))
 	if errno != 0 {

@@ -9,13 +9,10 @@ import (
 	"unsafe"
 )
 
-const (
-	local = 1          // VMADDR_CID_LOCAL
-	any   = 0xFFFFFFFF // VMADDR_CID_ANY, VMADDR_PORT_ANY
-)
+const local = 1 // VMADDR_CID_LOCAL
 
 func TestTheAddressHasTheKernelsSize(t *testing.T) {
-	if size := unsafe.Sizeof(address{}); size != 16 {
+	if size := unsafe.Sizeof(Address{}); size != 16 {
 		t.Errorf("got %d bytes, struct sockaddr_vm has 16", size)
 	}
 }
@@ -27,12 +24,12 @@ func listen(t *testing.T) uint32 {
 	if _, err := os.Stat("/sys/module/vsock_loopback"); err != nil {
 		t.Skip("needs vsock on this machine itself: modprobe vsock_loopback")
 	}
-	server, err := syscall.Socket(family, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
+	server, err := syscall.Socket(Family, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = syscall.Close(server) })
-	own := address{family: family, cid: any, port: any}
+	own := Address{Family: Family, CID: Any, Port: Any}
 	size := uint32(unsafe.Sizeof(own))
 	for _, call := range []uintptr{syscall.SYS_BIND, syscall.SYS_GETSOCKNAME} {
 		length := uintptr(size)
@@ -54,7 +51,7 @@ func listen(t *testing.T) uint32 {
 			_ = stream.Close()
 		}
 	}()
-	return own.port
+	return own.Port
 }
 
 func TestBytesGoThereAndBack(t *testing.T) {
