@@ -12,9 +12,9 @@ package transport
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
-	"net/url"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -39,6 +39,11 @@ type Address struct {
 	Port   uint32 // vsock, hybrid, tcp
 }
 
+// hostCharacters are those of names and of addresses.
+const hostCharacters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-_:"
+
+func notOfHosts(character rune) bool { return !strings.ContainsRune(hostCharacters, character) }
+
 // Parse reads a URL. The error says what is wrong with it.
 func Parse(text string) (Address, error) {
 	address, err := parse(text)
@@ -51,7 +56,7 @@ func Parse(text string) (Address, error) {
 func parse(text string) (Address, error) {
 	scheme, rest, found := strings.Cut(text, "://")
 	if !found {
-		return Address{}, fmt.Errorf("is no URL, such as vsock://16:9001, unix:///run/cage.sock or tcp://127.0.0.1:80")
+		return Address{}, errors.New("is no URL, such as vsock://16:9001, unix:///run/cage.sock or tcp://127.0.0.1:80")
 	}
 	switch address := (Address{Scheme: scheme}); scheme {
 	case "unix":
@@ -79,13 +84,9 @@ func parse(text string) (Address, error) {
 		}
 		return address, nil
 	case "tcp":
-		parsed, err := url.Parse(text)
-		if err != nil || parsed.Path != "" || parsed.RawQuery != "" || parsed.User != nil || parsed.Fragment != "" {
-			return Address{}, fmt.Errorf("is not tcp://HOST:PORT")
-		}
-		host, portText, err := net.SplitHostPort(parsed.Host)
-		if err != nil {
-			return Address{}, fmt.Errorf("is not tcp://HOST:PORT")
+		host, portText, err := net.SplitHostPort(rest)
+		if err != nil || strings.ContainsFunc(host, notOfHosts) && host != "*" {
+			return Address{}, errors.New("is not tcp://HOST:PORT")
 		}
 		port, err := strconv.ParseUint(portText, 10, 16)
 		if err != nil {
@@ -104,7 +105,7 @@ func parse(text string) (Address, error) {
 func splitPort(text string, most uint64) (string, uint32, error) {
 	at := strings.LastIndexByte(text, ':')
 	if at < 0 {
-		return "", 0, fmt.Errorf("has no port")
+		return "", 0, errors.New("has no port")
 	}
 	port, err := strconv.ParseUint(text[at+1:], 10, 32)
 	if err != nil || port > most {
