@@ -57,10 +57,10 @@ func TestWhatIsNoAddressIsRefusedWithTheReason(t *testing.T) {
 		"unix:///" + strings.Repeat("x", 200): "at most 107",
 		"hybrid:///a":                         "has no port",
 		"tcp://a":                             "tcp://HOST:PORT",
-		"tcp://a:b":                           "tcp://HOST:PORT",
+		"tcp://a:b":                           "no port",
 		"tcp://a:65536":                       "no port",
 		"tcp://u@a:1":                         "tcp://HOST:PORT",
-		"tcp://a:1/x":                         "tcp://HOST:PORT",
+		"tcp://a:1/x":                         "no port",
 	} {
 		if _, err := Parse(text); err == nil || !strings.Contains(err.Error(), reason) {
 			t.Errorf("%q: got %v, expected %q", text, err, reason)
