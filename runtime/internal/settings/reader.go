@@ -163,6 +163,15 @@ func (r *reader) integer(least, most uint32) uint32 {
 	return uint32(value)
 }
 
+func (r *reader) boolean() bool {
+	token := r.next()
+	value, ok := token.(bool)
+	if r.err == nil && !ok {
+		r.fail("got %s, expected true or false", describe(token))
+	}
+	return value
+}
+
 func (r *reader) text(wrong func(string) string) string {
 	return r.textOf(r.next(), wrong)
 }

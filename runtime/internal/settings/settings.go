@@ -18,13 +18,14 @@ import (
 const Path = "/cage/etc/cage.json"
 
 // Version is the only version of the format that this program understands.
-const Version = 1
+const Version = 2
 
 const (
 	maxFile  = 4 << 20
 	maxID    = 1<<32 - 2 // the last number means "no change" to setuid(2)
 	maxItems = 1 << 16
 	maxPort  = 1<<16 - 1
+	maxEpoch = 1<<32 - 1 // the largest time of a cpio archive
 )
 
 // Settings is what a cage.json says.
@@ -38,13 +39,18 @@ type Settings struct {
 	Workdir string   // absolute
 	Ingress []Ingress
 	Egress  []Egress
+	Secrets Secrets
+	Logs    bool  // the lines that app and runtime log may be read by the parent
+	Epoch   int64 // the build's time stamp, seconds since 1970
 }
 
 // Ingress is a TCP port on loopback that the app listens on.
 type Ingress struct {
-	Port   uint16
-	Health string // path and query that answers when the app is well; empty: none
-	TLS    string // "passthrough" or "terminate"
+	Port          uint16
+	Health        string // path and query that answers when the app is well; empty: none
+	TLS           string // "passthrough" or "terminate"
+	Protocol      string // what the app speaks behind terminated TLS: "http", "h2c" or "tcp"; with passthrough "tcp"
+	ProxyProtocol bool   // each connection to the app begins with a PROXY protocol header, version 2
 }
 
 // Egress is a destination that the app may reach.
@@ -97,6 +103,9 @@ func Parse(data []byte) (*Settings, error) {
 		"workdir": func() { s.Workdir = r.text(absolute) },
 		"ingress": func() { s.Ingress = list(r, func() Ingress { return ingress(r) }) },
 		"egress":  func() { s.Egress = list(r, func() Egress { return egress(r) }) },
+		"secrets": func() { s.Secrets = secrets(r) },
+		"logs":    func() { s.Logs = r.boolean() },
+		"epoch":   func() { s.Epoch = int64(r.integer(0, maxEpoch)) },
 	})
 	r.end()
 	if r.err == nil && (len(s.Argv) == 0 || s.Argv[0] == "") {
@@ -105,15 +114,27 @@ func Parse(data []byte) (*Settings, error) {
 	if r.err != nil {
 		return nil, r.err
 	}
+	if err := conflict(s); err != nil {
+		return nil, err
+	}
 	return s, nil
 }
 
 func ingress(r *reader) (rule Ingress) {
 	r.object(map[string]func(){
-		"port":   func() { rule.Port = uint16(r.integer(1, maxPort)) },
-		"health": func() { rule.Health = r.textOrNull(absolute) },
-		"tls":    func() { rule.TLS = r.text(tlsMode) },
+		"port":           func() { rule.Port = uint16(r.integer(1, maxPort)) },
+		"health":         func() { rule.Health = r.textOrNull(absolute) },
+		"tls":            func() { rule.TLS = r.text(tlsMode) },
+		"protocol":       func() { rule.Protocol = r.text(protocol) },
+		"proxy_protocol": func() { rule.ProxyProtocol = r.boolean() },
 	})
+	if rule.TLS == "passthrough" && rule.Protocol != "tcp" {
+		r.fail("got protocol %q, expected \"tcp\", for TLS does not end in the enclave", rule.Protocol)
+	}
+	// The runtime listens on these: the parent must not get to what is meant for the app alone.
+	if rule.Port == 53 || rule.Port >= 9000 && rule.Port <= 9009 {
+		r.fail("port %d belongs to the runtime", rule.Port)
+	}
 	return rule
 }
 
@@ -158,6 +179,13 @@ func absolute(text string) string {
 func tlsMode(text string) string {
 	if text != "passthrough" && text != "terminate" {
 		return "is neither 'passthrough' nor 'terminate'"
+	}
+	return ""
+}
+
+func protocol(text string) string {
+	if text != "http" && text != "h2c" && text != "tcp" {
+		return "is neither 'http' nor 'h2c' nor 'tcp'"
 	}
 	return ""
 }

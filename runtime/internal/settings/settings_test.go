@@ -37,10 +37,18 @@ func TestEverythingIsRead(t *testing.T) {
 		Groups:  []uint32{4, 4294967294},
 		Env:     []string{"A=", "B=x=y", "C=two\nlines"},
 		Workdir: "/srv/app data",
-		Ingress: []Ingress{{8080, "/healthz?a=1&b=2", "terminate"}, {65535, "", "passthrough"}},
+		Ingress: []Ingress{
+			{8080, "/healthz?a=1&b=2", "terminate", "http", true}, {8443, "", "terminate", "h2c", false},
+			{6379, "", "terminate", "tcp", false}, {65535, "", "passthrough", "tcp", true},
+		},
 		Egress: []Egress{
 			{"api.example.com", 443}, {"*.example.org", 1}, {"10.0.0.0/8", 5432}, {"2001:db8::/32", 443},
 		},
+		Secrets: Secrets{
+			Env: []string{"API_KEY", "_b2", "Path"}, Files: []string{"tls.key", "0", "A" + strings.Repeat("_", 63)},
+		},
+		Logs:  true,
+		Epoch: 4294967295,
 	}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got %+v\nexpected %+v", got, want)
@@ -75,7 +83,18 @@ func TestErrorsNameThePlace(t *testing.T) {
 		"text_cut_off.json":        "ends too early",
 		"text_key_twice.json":      `key "uid" is there twice`,
 		"uid_true.json":            "uid: got true or false, expected a whole number",
-		"version_2.json":           "version: got 2, expected 1",
+		"version_1.json":           "version: got 1, expected 2",
+
+		"epoch_33_bits.json":                 "epoch: got 4294967296, expected a whole number from 0 to 4294967295",
+		"logs_as_number.json":                "logs: got a number, expected true or false",
+		"port_of_the_local_api.json":         "ingress[0]: port 9001 belongs to the runtime",
+		"port_twice.json":                    "ingress[1].port: 1 is there twice",
+		"protocol_h2c_with_passthrough.json": `ingress[0]: got protocol "h2c", expected "tcp"`,
+		"secrets_env_in_env.json":            `secrets.env[0]: "TOKEN" is in env`,
+		"secrets_env_steers_the_linker.json": `secrets.env[0]: "LD_PRELOAD" decides what code the app loads`,
+		"secrets_file_twice.json":            `secrets.files[1]: "a" is there twice`,
+		"secrets_file_with_slash.json":       `secrets.files[0]: "a/b" is no name of a secret file`,
+		"secrets_without_files.json":         `secrets: key "files" is missing`,
 	} {
 		if _, err := Parse(invalid[name]); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: got %v, expected %s", name, err, want)
@@ -121,10 +140,33 @@ func FuzzParse(f *testing.F) {
 				t.Fatalf("taken: %q", text)
 			}
 		}
+		given := map[string]bool{}
 		for _, variable := range s.Env {
 			if strings.Index(variable, "=") < 1 {
 				t.Fatalf("taken: %q", variable)
 			}
+			name, _, _ := strings.Cut(variable, "=")
+			given[name] = true
+		}
+		// Whatever is delivered later is new, and a plain name.
+		for _, name := range s.Secrets.Env {
+			if given[name] || strings.ContainsAny(name, "=\x00\n") || strings.HasPrefix(name, "LD_") {
+				t.Fatalf("taken: %q", name)
+			}
+			given[name] = true
+		}
+		for _, name := range s.Secrets.Files {
+			if filepath.Base(name) != name || strings.HasPrefix(name, ".") || len(name) > 64 {
+				t.Fatalf("taken: %q", name)
+			}
+		}
+		for _, rule := range s.Ingress {
+			if rule.Port == 0 || rule.TLS == "passthrough" && rule.Protocol != "tcp" {
+				t.Fatalf("taken: %+v", rule)
+			}
+		}
+		if s.Epoch < 0 || s.Epoch >= 1<<32 {
+			t.Fatalf("taken: %d", s.Epoch)
 		}
 	})
 }
