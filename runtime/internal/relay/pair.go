@@ -104,7 +104,7 @@ func (d *direction) step(l *loop) (more bool, err error) {
 		return false, nil
 	}
 	for moved := 0; moved < burst; {
-		if !d.to.writable && (d.hasKept() || d.ending) {
+		if !d.to.writable && d.hasKept() {
 			return false, nil
 		}
 		if d.hasKept() {
@@ -153,13 +153,13 @@ func (d *direction) back() *direction {
 
 func (d *direction) hasKept() bool { return len(d.kept) > 0 || d.pipe != nil && d.pipe.holds > 0 }
 
-// cannotWrite ends a direction whose receiver takes nothing more. What that one still sends is passed on, unless
-// it is gone.
+// cannotWrite ends a direction whose receiver takes nothing more. What that one has sent is still passed on; if it
+// is gone, reading says so in the end.
 func (d *direction) cannotWrite(l *loop, err error) error {
 	d.kept = nil
 	l.discard(d)
 	d.ended, d.broken = true, err
-	if d.back().ended || d.to.isTCP && !d.to.readable {
+	if d.back().ended {
 		return err
 	}
 	return nil

@@ -319,6 +319,33 @@ func TestASlowReceiverStopsTheSender(t *testing.T) {
 	})
 }
 
+// A server may answer and close before it has read the whole question: its answer has to arrive all the same.
+func TestAnAnswerBeforeTheEndOfTheQuestionArrives(t *testing.T) {
+	for range 50 {
+		each(t, func(t *testing.T, r *Relay, kind string) {
+			w := r.between(t, kind)
+			go func() {
+				_, _ = w.a.Write(random(8 << 20)) // fails when the server closes
+				_ = w.a.CloseWrite()
+			}()
+			got := make([]byte, 1<<20)
+			if _, err := io.ReadFull(w.b, got); err != nil {
+				t.Fatal(err)
+			}
+			_, _ = w.b.Write([]byte("too large"))
+			_ = w.b.CloseWrite()
+			answer := make([]byte, 9)
+			if _, err := io.ReadFull(w.a, answer); err != nil || string(answer) != "too large" {
+				t.Fatalf("got %q, %v", answer, err)
+			}
+			_ = w.b.Close()
+			if got := w.end(t); got.Err == nil {
+				t.Error("the pair ended in order")
+			}
+		})
+	}
+}
+
 // One stream that stands still must not hold up another, even on the same thread.
 func TestAStalledPairHoldsUpNoOther(t *testing.T) {
 	leak.Check(t)
