@@ -11,14 +11,23 @@ import (
 	"syscall"
 
 	"cagebuild.dev/runtime/internal/lookup"
+	"cagebuild.dev/runtime/internal/secrets"
 	"cagebuild.dev/runtime/internal/settings"
 )
 
 // dockerPath is where Docker looks for the program of an image whose environment has no PATH.
 const dockerPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
-// Exec becomes the app. It returns only when that fails, with standard error as it was.
+// Exec becomes the app of a cage without secrets. It returns only when that fails, with standard error as it
+// was.
 func Exec(s *settings.Settings) error {
+	return ExecWith(s, secrets.Bundle{})
+}
+
+// ExecWith becomes the app, with the secrets that were delivered: variables join its environment, files are in
+// secrets.Folder. It returns only when that fails, with standard error as it was.
+func ExecWith(s *settings.Settings, delivered secrets.Bundle) error {
+	env := secrets.Environment(s.Env, delivered.Env)
 	// The kernel keeps some of what follows for each thread, and execve is called by one.
 	runtime.LockOSThread()
 	supervisor := os.Getppid()
@@ -28,6 +37,11 @@ func Exec(s *settings.Settings) error {
 	}
 	if err := giveOutput(s.UID); err != nil {
 		return err
+	}
+	if len(delivered.Files) > 0 {
+		if err := secrets.Install(secrets.Folder, delivered.Files, s.UID, s.GID); err != nil {
+			return err
+		}
 	}
 	syscall.Umask(0o022)
 	// As container runtimes do it: with the rights of root first, so that a folder which the app's user
@@ -41,19 +55,19 @@ func Exec(s *settings.Settings) error {
 			return &fs.PathError{Op: "enter working directory", Path: s.Workdir, Err: err}
 		}
 	}
-	program, err := lookup.Program(s.Argv[0], searchPath(s.Env))
+	program, err := lookup.Program(s.Argv[0], searchPath(env))
 	if err != nil {
 		return err
 	}
 	if err := dieWith(supervisor); err != nil {
 		return err
 	}
-	return execute(program, s)
+	return execute(program, s.Argv, env)
 }
 
 // execute has the app's standard error go where its output goes: to the log service. What this program
 // says itself goes to the console, until it is no more.
-func execute(program string, s *settings.Settings) error {
+func execute(program string, argv, env []string) error {
 	console, _, errno := syscall.Syscall(syscall.SYS_FCNTL, 2, syscall.F_DUPFD_CLOEXEC, 3)
 	if errno != 0 {
 		return os.NewSyscallError("fcntl", errno)
@@ -61,7 +75,7 @@ func execute(program string, s *settings.Settings) error {
 	if err := syscall.Dup3(1, 2, 0); err != nil {
 		return os.NewSyscallError("dup3", err)
 	}
-	err := syscall.Exec(program, s.Argv, s.Env)
+	err := syscall.Exec(program, argv, env)
 	return errors.Join(
 		&fs.PathError{Op: "execute", Path: program, Err: err}, os.NewSyscallError("dup3", syscall.Dup3(int(console), 2, 0)))
 }
