@@ -97,6 +97,12 @@ def go(session: nox.Session) -> None:
 
 
 @nox.session
+def emulator(session: nox.Session) -> None:
+    """Make what boots an enclave image without AWS's hardware, in .nox/emulator; on Debian."""
+    session.run(".ci/emulator", external=True)
+
+
+@nox.session
 def runtime(session: nox.Session) -> None:
     """Make kernels and runtime installers from source, hold them to their pins; `-- --update`."""
     python(session, "-m", "cagebuild.renewing", MADE)
