@@ -66,6 +66,10 @@ func fill(folder string, files map[string][]byte, uid, gid uint32) error {
 	if err := os.Mkdir(folder, 0o700); err != nil {
 		return err
 	}
+	// Whatever the umask.
+	if err := os.Chmod(folder, 0o700); err != nil {
+		return err
+	}
 	for _, name := range sorted(files) {
 		if err := checkFile(name); err != nil {
 			return err
@@ -73,9 +77,6 @@ func fill(folder string, files map[string][]byte, uid, gid uint32) error {
 		if err := write(filepath.Join(folder, name), files[name], uid, gid); err != nil {
 			return err
 		}
-	}
-	if err := os.Chmod(folder, 0o700); err != nil {
-		return err
 	}
 	return os.Lchown(folder, int(uid), int(gid))
 }

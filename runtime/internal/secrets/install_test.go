@@ -61,8 +61,6 @@ func check(t *testing.T, folder string, uid, gid uint32) map[string]string {
 }
 
 func TestInstall(t *testing.T) {
-	// An umask that takes everything must not matter.
-	defer syscall.Umask(syscall.Umask(0o777))
 	above := filepath.Join(t.TempDir(), "run")
 	if err := os.Mkdir(above, 0o755); err != nil {
 		t.Fatal(err)
@@ -70,6 +68,8 @@ func TestInstall(t *testing.T) {
 	if err := os.Chmod(above, 0o755); err != nil {
 		t.Fatal(err)
 	}
+	// An umask that takes everything must not matter.
+	defer syscall.Umask(syscall.Umask(0o777))
 	uid, gid := user()
 	folder := filepath.Join(above, "secrets")
 	for _, files := range []map[string]string{
