@@ -21,6 +21,8 @@ import (
 	"net/http"
 	"sync"
 	"time"
+
+	"cagebuild.dev/runtime/internal/nsm"
 )
 
 const (
@@ -31,11 +33,11 @@ const (
 	maxDuration = 30 * time.Second
 )
 
-// Decrypter makes calls. Attest has to be set; the rest may be left as it is. Its methods may be called at
+// Decrypter makes calls. Attester has to be set; the rest may be left as it is. Its methods may be called at
 // the same time.
 type Decrypter struct {
-	// Attest returns a document over a public key (SubjectPublicKeyInfo in DER).
-	Attest func(publicKey []byte) ([]byte, error)
+	// Attester makes the documents, over the public key (SubjectPublicKeyInfo in DER).
+	Attester nsm.Attester
 	// Allowed says whether egress lets a name or address and a port through. Nil asks nobody: then what is
 	// denied fails as a name that isn't found.
 	Allowed func(host string, port uint16) bool
@@ -122,7 +124,7 @@ func (d *Decrypter) Decrypt(ctx context.Context, request Request) (Result, error
 	if err != nil {
 		return Result{}, err
 	}
-	document, err := d.Attest(public)
+	document, err := d.Attester.Attest(nsm.Request{PublicKey: public})
 	if err != nil {
 		return Result{}, fmt.Errorf("attestation document: %w", err)
 	}
@@ -259,11 +261,11 @@ func call(
 	return reply, nil
 }
 
-// explain adds what a name that isn't found means here. The URL, which net/http puts in front, is said once.
+// explain adds what a name without an address means here: the enclave's resolver refuses what isn't allowed.
 func explain(server endpoint, err error) error {
 	var resolution *net.DNSError
-	if errors.As(err, &resolution) && resolution.IsNotFound {
-		return fmt.Errorf("%s is not found: egress.allow may have no rule for it: %w", server, err)
+	if errors.As(err, &resolution) {
+		return fmt.Errorf("%s has no address: egress.allow may have no rule for it: %w", server, err)
 	}
 	return fmt.Errorf("%s can't be asked: %w", server, err)
 }

@@ -1,6 +1,7 @@
 package kms
 
 import (
+	"bytes"
 	"context"
 	"crypto/rsa"
 	"crypto/tls"
@@ -22,6 +23,8 @@ import (
 	"time"
 
 	"cagebuild.dev/runtime/internal/leak"
+	"cagebuild.dev/runtime/internal/nsm"
+	"cagebuild.dev/runtime/internal/nsm/nsmtest"
 )
 
 // credentials are AWS's example ones.
@@ -31,30 +34,13 @@ var credentials = Credentials{
 	SessionToken:    "session-token",
 }
 
-// document is in the place of an attestation document: what it is said to hold can be read from it.
-func document(publicKey []byte) ([]byte, error) {
-	return append([]byte("document over "), publicKey...), nil
-}
-
-func keyOf(document []byte) (*rsa.PublicKey, error) {
-	text, found := strings.CutPrefix(string(document), "document over ")
-	if !found {
-		return nil, errors.New("no document")
-	}
-	key, err := x509.ParsePKIXPublicKey([]byte(text))
-	if err != nil {
-		return nil, err
-	}
-	public, isRSA := key.(*rsa.PublicKey)
-	if !isRSA || public.N.BitLen() != 2048 {
-		return nil, errors.New("no RSA key of 2048 bits")
-	}
-	return public, nil
-}
+// allowedPCR0 is what the policy of the service's key wants.
+var allowedPCR0 = bytes.Repeat([]byte{7}, 48)
 
 // service is in the place of KMS: "sealed:TEXT" is TEXT encrypted.
 type service struct {
 	t      *testing.T
+	nsm    *nsmtest.Server
 	reply  func(plaintext []byte, key *rsa.PublicKey) (status int, body string)
 	mutex  sync.Mutex
 	bodies []map[string]any
@@ -86,9 +72,15 @@ func (s *service) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s.mutex.Lock()
 	s.bodies = append(s.bodies, whole)
 	s.mutex.Unlock()
-	key, err := keyOf(parsed.Recipient.AttestationDocument)
+	key, pcr0, err := s.read(parsed.Recipient.AttestationDocument)
 	if err != nil || parsed.Recipient.KeyEncryptionAlgorithm != "RSAES_OAEP_SHA_256" {
 		s.t.Errorf("recipient: %v, %s", err, body)
+		return
+	}
+	if !bytes.Equal(pcr0, allowedPCR0) {
+		w.Header().Set("X-Amzn-Errortype", "AccessDeniedException:http://internal.amazon.com/coral/")
+		w.WriteHeader(http.StatusBadRequest)
+		fmt.Fprint(w, `{"message":"not authorized to perform: kms:Decrypt"}`)
 		return
 	}
 	plaintext, found := strings.CutPrefix(string(parsed.CiphertextBlob), "sealed:")
@@ -101,6 +93,23 @@ func (s *service) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	status, answer := s.reply([]byte(plaintext), key)
 	w.WriteHeader(status)
 	_, _ = io.WriteString(w, answer)
+}
+
+// read verifies a document.
+func (s *service) read(document []byte) (key *rsa.PublicKey, pcr0 []byte, err error) {
+	verified, err := nsmtest.Verify(document, s.nsm.Root)
+	if err != nil {
+		return nil, nil, err
+	}
+	parsed, err := x509.ParsePKIXPublicKey(verified.PublicKey)
+	if err != nil {
+		return nil, nil, err
+	}
+	key, isRSA := parsed.(*rsa.PublicKey)
+	if !isRSA || key.N.BitLen() != 2048 {
+		return nil, nil, errors.New("no RSA key of 2048 bits")
+	}
+	return key, verified.PCRs[0], nil
 }
 
 // checkSigned signs once more what has arrived, header by header as it was said to be signed.
@@ -151,7 +160,18 @@ func (s *service) sealing(plaintext []byte, key *rsa.PublicKey) (int, string) {
 func start(t *testing.T) (*service, *Decrypter) {
 	t.Helper()
 	leak.Check(t)
-	kms := &service{t: t}
+	device, err := nsmtest.Listen(filepath.Join(t.TempDir(), "nsm.sock"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(device.Close)
+	device.SetPCR(0, allowedPCR0)
+	attester, err := nsm.Open(device.URL())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = attester.Close() })
+	kms := &service{t: t, nsm: device}
 	kms.reply = kms.sealing
 	server := httptest.NewUnstartedServer(kms)
 	server.Config.ErrorLog = nil
@@ -161,8 +181,8 @@ func start(t *testing.T) (*service, *Decrypter) {
 	authority := x509.NewCertPool()
 	authority.AddCert(server.Certificate())
 	decrypter := &Decrypter{
-		Attest: document,
-		Roots:  func() (*x509.CertPool, error) { return authority, nil },
+		Attester: attester,
+		Roots:    func() (*x509.CertPool, error) { return authority, nil },
 		Dial: func(ctx context.Context, network, address string) (net.Conn, error) {
 			if address != "kms.example.com:443" {
 				return nil, &net.DNSError{Err: "no such host", Name: address, IsNotFound: true}
@@ -230,16 +250,17 @@ func TestWhatGoesWrongIsSaid(t *testing.T) {
 			r.Endpoint = ""
 		}, `egress is denied: egress.allow has no rule for "kms.eu-west-1.amazonaws.com:443"`},
 		"the name isn't found": {func(_ *service, _ *Decrypter, r *Request) { r.Endpoint = "" },
-			"kms.eu-west-1.amazonaws.com:443 is not found: egress.allow may have no rule for it"},
+			"kms.eu-west-1.amazonaws.com:443 has no address: egress.allow may have no rule for it"},
 		"another's certificate": {func(_ *service, d *Decrypter, _ *Request) {
 			d.Roots = func() (*x509.CertPool, error) { return x509.NewCertPool(), nil }
 		}, "certificate signed by unknown authority"},
 		"no authorities": {func(_ *service, d *Decrypter, _ *Request) {
 			d.Roots = Roots([]string{"A=b", "SSL_CERT_FILE=/nowhere/ca.pem"})
 		}, "certificate authorities (SSL_CERT_FILE): open /nowhere/ca.pem"},
-		"no device": {func(_ *service, d *Decrypter, _ *Request) {
-			d.Attest = func([]byte) ([]byte, error) { return nil, errors.New("no /dev/nsm") }
-		}, "attestation document: no /dev/nsm"},
+		"the device fails": {func(s *service, _ *Decrypter, _ *Request) { s.nsm.Fail(nsm.InternalError) },
+			"attestation document: nsm: Attestation: the device answered InternalError"},
+		"another enclave": {func(s *service, _ *Decrypter, _ *Request) { s.nsm.SetPCR(0, make([]byte, 48)) },
+			"kms: AccessDeniedException: not authorized to perform: kms:Decrypt"},
 		"plaintext instead": {func(s *service, _ *Decrypter, _ *Request) {
 			s.reply = func([]byte, *rsa.PublicKey) (int, string) { return 200, `{"Plaintext":"c2VjcmV0"}` }
 		}, "without a ciphertext for the enclave"},
