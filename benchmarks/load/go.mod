@@ -1,0 +1,3 @@
+module cagebuild.dev/benchmarks/load
+
+go 1.26

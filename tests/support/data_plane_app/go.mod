@@ -1,0 +1,3 @@
+module cagebuild.dev/tests/app
+
+go 1.26
