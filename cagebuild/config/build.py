@@ -28,6 +28,7 @@ from cagebuild.config.model import (
     OwnBoot,
     Runtime,
     ScratchBase,
+    Secrets,
     Signing,
 )
 from cagebuild.config.paths import Places, locate
@@ -58,6 +59,8 @@ def cage(document: dict[str, Any], *, file: Path, address: str, name: str, root:
                 key=lambda rule: (rule.host, rule.port),
             )
         ),
+        secrets=builder.secrets(),
+        logs=document.get("logs", {}).get("forward", default("logs", "forward")),
         epoch=builder.epoch(),
         enclave=builder.enclave(),
         signing=builder.signing(),
@@ -168,15 +171,25 @@ class _Builder:
         return Runtime(installer=Digest.parse(table["installer"]), url=url and url.rstrip("/"))
 
     def ingress(self) -> tuple[Ingress, ...]:
-        ways = (
-            Ingress(
-                port=entry["port"],
-                health=entry.get("health"),
-                tls=entry.get("tls", default("ingress", "tls")),
-            )
-            for entry in self.document.get("ingress", ())
-        )
+        ways = (self.way(entry) for entry in self.document.get("ingress", ()))
         return tuple(sorted(ways, key=lambda way: way.port))
+
+    def way(self, entry: dict[str, Any]) -> Ingress:
+        tls = entry.get("tls", default("ingress", "tls"))
+        spoken = entry.get("protocol", default("ingress", "protocol"))
+        return Ingress(
+            port=entry["port"],
+            health=entry.get("health"),
+            tls=tls,
+            protocol=spoken if tls == "terminate" else "tcp",
+            proxy_protocol=entry.get("proxy_protocol", default("ingress", "proxy_protocol")),
+        )
+
+    def secrets(self) -> Secrets:
+        table = self.document.get("secrets", {})
+        return Secrets(
+            env=tuple(sorted(table.get("env", ()))), files=tuple(sorted(table.get("files", ())))
+        )
 
     def epoch(self) -> Epoch:
         table = self.document.get("epoch", {})

@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from cagebuild.config import paths
-from cagebuild.config.ports import RESERVED
+from cagebuild.config import paths, traffic
 from cagebuild.config.problems import Problem
 from cagebuild.config.sections import alone, patterns
 
@@ -223,13 +222,19 @@ def _image_path(text: str, at: Path) -> Iterator[Problem]:
 def _runtime(subject: Subject) -> Iterator[Problem]:
     value = subject.document.get("runtime")
     if value is False:
-        allowed = (subject.own.get("egress") or {}).get("allow")
-        for key, used in (("ingress", subject.own.get("ingress")), ("egress", allowed)):
+        own = subject.own
+        secrets = own.get("secrets") or {}
+        for key, used, message in (
+            ("ingress", own.get("ingress"), "nothing carries traffic"),
+            ("egress", (own.get("egress") or {}).get("allow"), "nothing carries traffic"),
+            ("secrets", secrets.get("env") or secrets.get("files"), "nothing takes secrets"),
+            ("logs", (own.get("logs") or {}).get("forward"), "nothing forwards logs"),
+        ):
             if used:
                 yield Problem(
                     path=(key,),
                     at="key",
-                    message="nothing carries traffic in a cage with 'runtime = false'",
+                    message=f"{message} in a cage with 'runtime = false'",
                     hint=f"leave out {key}, or have a runtime",
                 )
     elif subject.lacks("runtime", "installer"):
@@ -259,18 +264,9 @@ def _build(subject: Subject) -> Iterator[Problem]:
         yield Problem(path=("build", "secrets"), at="key", message=message, hint="another engine")
 
 
-def _ingress(subject: Subject) -> Iterator[Problem]:
-    seen: dict[int, int] = {}
-    for index, entry in enumerate(subject.document.get("ingress") or ()):
-        port = (entry or {}).get("port")
-        at: Path = ("ingress", index, "port")
-        if port is None:
-            continue
-        if port in RESERVED:
-            message = f"{port} is taken inside the enclave by {RESERVED[port]}"
-            yield Problem(path=at, message=message, hint="such as 8080")
-        elif seen.setdefault(port, index) != index:
-            yield Problem(path=at, message=f"ingress[{seen[port]}] has port {port} as well")
+def _traffic(subject: Subject) -> Iterator[Problem]:
+    yield from traffic.ingress(subject.document)
+    yield from traffic.secrets(subject.document)
 
 
 _CHECKS: tuple[Callable[[Subject], Iterator[Problem]], ...] = (
@@ -281,7 +277,7 @@ _CHECKS: tuple[Callable[[Subject], Iterator[Problem]], ...] = (
     _files,
     _runtime,
     _build,
-    _ingress,
+    _traffic,
 )
 
 

@@ -17,7 +17,7 @@ from cagebuild.step import canonical
 if TYPE_CHECKING:
     from cagebuild.config.paths import Places
 
-VERSION = 1
+VERSION = 2
 """Raised when the same settings come to mean something else."""
 
 _LEFT_OUT = {

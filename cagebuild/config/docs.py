@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any
 
+from cagebuild.config import steering
 from cagebuild.config.keys import document, resolved
 from cagebuild.config.ports import RESERVED
 
@@ -69,7 +70,7 @@ and of `[workspace]` all but what is inherited.
 
 def render() -> str:
     """The whole page, in Markdown."""
-    return "\n".join([_HEAD, *_ports(), *_tables("", document(), 2)]).rstrip() + "\n"
+    return "\n".join([_HEAD, *_ports(), *_secrets(), *_tables("", document(), 2)]).rstrip() + "\n"
 
 
 def _ports() -> Iterator[str]:
@@ -78,6 +79,15 @@ def _ports() -> Iterator[str]:
     for user in dict.fromkeys(RESERVED.values()):
         ports = [port for port, name in sorted(RESERVED.items()) if name == user]
         yield f"- {' to '.join(str(port) for port in dict.fromkeys((ports[0], ports[-1])))}: {user}"
+    yield "- those of egress rules: the runtime listens there, on loopback addresses of its own"
+    yield ""
+
+
+def _secrets() -> Iterator[str]:
+    prefixes = " and ".join(f"`{prefix}…`" for prefix in steering.PREFIXES)
+    yield "**Secrets** cannot have the names of variables that decide what code an app loads, for"
+    yield f"what runs is measured and a secret is not: {prefixes},"
+    yield f"{', '.join(f'`{name}`' for name in steering.NAMES)}."
     yield ""
 
 

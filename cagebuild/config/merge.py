@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-_KEY_BY_KEY = ("build", "egress", "enclave", "runtime")
+_KEY_BY_KEY = ("build", "egress", "enclave", "logs", "runtime")
 _WHOLE = ("epoch", "signing")
 """Sections whose keys mean something only together, as a certificate and its key."""
 

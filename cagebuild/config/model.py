@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 Architecture = Literal["x86_64", "aarch64"]
 EpochPolicy = Literal["commit", "fixed", "zero", "env"]
 TlsMode = Literal["passthrough", "terminate"]
+Protocol = Literal["http", "h2c", "tcp"]
 EngineChoice = Literal["auto", "embedded", "buildkit", "buildah", "kaniko"]
 
 
@@ -148,6 +149,10 @@ class Ingress:
     health: str | None
     """Path (with query) that answers 2xx when the app is well."""
     tls: TlsMode
+    protocol: Protocol
+    """What the app speaks where TLS ends in the enclave; ``tcp`` where it doesn't."""
+    proxy_protocol: bool
+    """Whether connections to the app begin with a PROXY protocol header."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,6 +164,15 @@ class EgressRule:
 
     host: str
     port: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Secrets:
+    """Names of what the operator delivers after boot. Sorted."""
+
+    env: tuple[str, ...]
+    files: tuple[str, ...]
+    """Names of files in ``/run/secrets``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -216,6 +230,9 @@ class Cage:
     """Sorted by port."""
     egress: tuple[EgressRule, ...]
     """Sorted; empty: nothing is allowed."""
+    secrets: Secrets
+    logs: bool
+    """Whether the parent may read what app and runtime log."""
     epoch: Epoch
     enclave: Enclave
     signing: Signing | None

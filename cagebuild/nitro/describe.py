@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cagebuild.nitro import reader
 from cagebuild.nitro.cpio import printable
+from cagebuild.nitro.metadata import CAGE
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+_MOST_SHOWN = 1000
+"""Characters of one value."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,4 +122,29 @@ def _metadata_lines(metadata: dict[str, object] | None) -> list[str]:
     shown = {key: metadata.get(key) for key in ("ImageName", "ImageVersion")}
     shown |= build if isinstance(build, dict) else {}
     lines += [f"  {printable(str(key))}: {printable(str(value))}" for key, value in shown.items()]
-    return lines
+    return lines + _custom_lines(metadata.get("CustomMetadata"))
+
+
+def _custom_lines(custom: object) -> list[str]:
+    """CustomMetadata, which may be anything; a cage's own key by key."""
+    if custom is None:
+        return []
+    cage = custom.get(CAGE) if isinstance(custom, dict) and len(custom) == 1 else None
+    if not isinstance(cage, dict):
+        return [f"  CustomMetadata: {_compact(custom)}"]
+    return [
+        "  CustomMetadata, for the host (not measured):",
+        *(
+            f"    {printable(str(key))}: {line}"
+            for key, value in cage.items()
+            for line in (
+                [_compact(item) for item in value] if isinstance(value, list) else [_compact(value)]
+            )
+        ),
+    ]
+
+
+def _compact(value: object) -> str:
+    """JSON on one line, cut where it is long; text without its quotes."""
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return printable(text if len(text) <= _MOST_SHOWN else text[:_MOST_SHOWN] + "…")

@@ -113,7 +113,7 @@ def _check(contents: Contents) -> None:
     if len(contents.metadata) > MAX_METADATA:
         raise EifError(
             f"the metadata has {len(contents.metadata)} bytes; {MAX_METADATA} at most are allowed",
-            hint="put less into the custom metadata",
+            hint="put less into the custom metadata; a cage's holds its ingress and egress",
         )
 
 

@@ -16,6 +16,9 @@ from cagebuild.errors import EifError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+CAGE = "cagebuild"
+"""The key of CustomMetadata below which a cage's image file says what its host needs to know."""
+
 _UNKNOWN = "Unknown"
 
 
@@ -32,7 +35,7 @@ class Identity:
     docker_info: Mapping[str, object] = field(default_factory=dict)
     """About the image it was made from; JSON."""
     custom: object = None
-    """The user's own JSON."""
+    """CustomMetadata: JSON of the user's own, or ``{CAGE: …}`` of a cage."""
 
 
 def metadata_json(identity: Identity) -> bytes:

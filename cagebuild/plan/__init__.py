@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from cagebuild.plan.base import base_layers
 from cagebuild.plan.boot import boot_files, runtime_step
 from cagebuild.plan.maker import Layer, Maker
+from cagebuild.plan.traffic import metadata, ways
 from cagebuild.step import Input, Step, StepInput
 from cagebuild.steps import finished
 
@@ -108,11 +109,7 @@ def _image(maker: Maker, layers: list[Layer], base_config: Input | None) -> Step
                 "workdir": None if app.workdir is None else str(app.workdir),
                 "env": [list(pair) for pair in app.env],
             },
-            "ingress": [
-                {"port": each.port, "health": each.health, "tls": each.tls}
-                for each in maker.cage.ingress
-            ],
-            "egress": [{"host": rule.host, "port": rule.port} for rule in maker.cage.egress],
+            **ways(maker.cage),
         },
         inputs={
             **_layer_inputs(layers),
@@ -149,6 +146,7 @@ def _enclave(
             "name": maker.cage.name,
             "origins": [layer.origin for layer in everything],
             "cmdline": cmdline,
+            "metadata": metadata(maker.cage),
         },
         inputs=inputs,
         outputs=("image.eif", *outputs) if kind == "eif" else outputs,

@@ -14,7 +14,7 @@ from cagebuild.errors import ImageError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-VERSION = 1
+VERSION = 2
 _MAX_BYTES = 4 << 20
 _MAX_ITEMS = 1 << 16
 _MAX_ID = 2**32 - 2
@@ -27,6 +27,9 @@ class IngressPort(TypedDict):
     port: int
     health: str | None
     tls: str
+    protocol: str
+    """What the app speaks behind TLS: http, h2c or tcp; with passthrough tcp."""
+    proxy_protocol: bool
 
 
 class EgressTarget(TypedDict):
@@ -34,6 +37,13 @@ class EgressTarget(TypedDict):
 
     host: str
     port: int
+
+
+class Secrets(TypedDict):
+    """Names of what the operator delivers after boot: variables, and files in /run/secrets."""
+
+    env: Sequence[str]
+    files: Sequence[str]
 
 
 def settings(  # noqa: PLR0913 - one for each key of the format
@@ -47,12 +57,16 @@ def settings(  # noqa: PLR0913 - one for each key of the format
     workdir: str,
     ingress: Sequence[IngressPort],
     egress: Sequence[EgressTarget],
+    secrets: Secrets,
+    logs: bool,
+    epoch: int,
 ) -> bytes:
     """The bytes of a cage.json: the same for the same arguments, in their order.
 
     ``env`` is the app's whole environment as ``NAME=value``: nothing is added to it in the enclave,
-    so PATH and HOME have to be there if the app is to have them. Raises ImageError for what the
-    guest program would refuse, or the kernel could not pass on.
+    so PATH and HOME have to be there if the app is to have them. ``logs`` lets the parent read what
+    is logged, ``epoch`` is the build's time stamp. What cage.toml says by itself was checked there;
+    raises ImageError for what else the guest program would refuse, or the kernel could not pass on.
     """
     _check_name(name)
     _check_texts("command", argv)
@@ -66,6 +80,7 @@ def settings(  # noqa: PLR0913 - one for each key of the format
     for variable in env:
         if variable.find("=") < 1:
             raise ImageError(f"environment: {variable[:100]!r} is not NAME=value")
+    _check_secrets(secrets, env)
     if not workdir.startswith("/"):
         raise ImageError(f"working directory: {workdir[:100]!r} is not absolute")
     for number in (uid, gid, *groups):
@@ -81,9 +96,19 @@ def settings(  # noqa: PLR0913 - one for each key of the format
         "env": list(env),
         "workdir": workdir,
         "ingress": [
-            {"port": rule["port"], "health": rule["health"], "tls": rule["tls"]} for rule in ingress
+            {
+                "port": rule["port"],
+                "health": rule["health"],
+                "tls": rule["tls"],
+                "protocol": rule["protocol"],
+                "proxy_protocol": rule["proxy_protocol"],
+            }
+            for rule in ingress
         ],
         "egress": [{"host": rule["host"], "port": rule["port"]} for rule in egress],
+        "secrets": {"env": list(secrets["env"]), "files": list(secrets["files"])},
+        "logs": logs,
+        "epoch": epoch,
     }
     if any(isinstance(value, list) and len(value) > _MAX_ITEMS for value in document.values()):
         raise ImageError(f"settings: a list has more than {_MAX_ITEMS} items")
@@ -99,6 +124,16 @@ def _check_name(name: str) -> None:
             f"{name[:100]!r} is no host name:"
             " 1 to 63 of a-z, 0-9 and '-', with no '-' at either end"
         )
+
+
+def _check_secrets(secrets: Secrets, env: Sequence[str]) -> None:
+    given = {variable.partition("=")[0] for variable in env}
+    for name in secrets["env"]:
+        if name in given:
+            raise ImageError(
+                f"secrets.env: the image's environment has {name} already",
+                hint="take it out of the image (ENV), or out of secrets.env in cage.toml",
+            )
 
 
 def _check_texts(what: str, texts: Sequence[str]) -> None:

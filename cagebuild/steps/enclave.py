@@ -2,8 +2,9 @@
 
 Inputs: the layers (see ``cagebuild.steps.finished``), ``config.json`` of the finished image,
 ``kernel``, ``init``, ``nsm`` and ``cmdline`` where they are files, and ``certificate`` of a cage
-that is signed. Parameters: ``epoch``, ``architecture``, ``origins``, ``name``, and ``cmdline``
-where it is no file. Outputs: ``measurements.json``, ``manifest.json``, ``warnings.json``.
+that is signed. Parameters: ``epoch``, ``architecture``, ``origins``, ``name``, ``metadata`` (what
+the host is told of the cage), and ``cmdline`` where it is no file. Outputs:
+``measurements.json``, ``manifest.json``, ``warnings.json``.
 """
 
 from __future__ import annotations
@@ -14,8 +15,9 @@ from typing import TYPE_CHECKING, Any, cast
 from cagebuild.errors import ImageError
 from cagebuild.nitro.build import BootFiles, Job, build, expected_size
 from cagebuild.nitro.container import create_container
-from cagebuild.nitro.metadata import Identity
+from cagebuild.nitro.metadata import CAGE, Identity
 from cagebuild.nitro.sign import load_certificate
+from cagebuild.step import canonical
 from cagebuild.steps import finished
 
 if TYPE_CHECKING:
@@ -66,7 +68,13 @@ def _job(context: StepContext) -> Job:
             nsm=inputs.get("nsm"),
         ),
         architecture=cast("Architecture", context.params["architecture"]),
-        identity=Identity(name=str(context.params["name"]), version="1", epoch=epoch),
+        identity=Identity(
+            name=str(context.params["name"]),
+            version="1",
+            epoch=epoch,
+            # In one order, wherever the step runs.
+            custom={CAGE: json.loads(canonical(context.params["metadata"]))},
+        ),
     )
 
 

@@ -2,8 +2,8 @@
 
 Inputs: the layers of base and app (see ``cagebuild.steps.finished``) and, for a base that is an
 image, its ``config.json``. Parameters: ``epoch``, ``name``, ``origins``, ``architecture``, ``app``,
-``runtime``, ``ingress``, ``egress``. Outputs: ``config.json``, the finished image's OCI config, and
-``settings.tar``.
+``runtime``, ``ingress``, ``egress``, ``secrets``, ``logs``. Outputs: ``config.json``, the finished
+image's OCI config, and ``settings.tar``.
 """
 
 from __future__ import annotations
@@ -116,6 +116,9 @@ def _settings(context: StepContext, config: ImageConfig, root: Node) -> bytes:
         workdir=config.workdir or "/",
         ingress=cast("list[cage_json.IngressPort]", params["ingress"]),
         egress=cast("list[cage_json.EgressTarget]", params["egress"]),
+        secrets=cast("cage_json.Secrets", params["secrets"]),
+        logs=bool(params["logs"]),
+        epoch=cast("int", params["epoch"]),
     )
 
 

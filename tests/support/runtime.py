@@ -211,6 +211,9 @@ def cage(*command: str, **changes: Any) -> bytes:
         "workdir": "/",
         "ingress": [],
         "egress": [],
+        "secrets": {"env": [], "files": []},
+        "logs": False,
+        "epoch": 0,
         **changes,
     }
     return settings(**values)

@@ -26,6 +26,7 @@ from cagebuild.config.model import (
     OwnBoot,
     Runtime,
     ScratchBase,
+    Secrets,
     Signing,
     Workspace,
 )
@@ -72,6 +73,12 @@ url = "https://cdn.example.com/runtime/"
 [[ingress]]
 port = 8443
 tls = "terminate"
+protocol = "h2c"
+proxy_protocol = true
+
+[[ingress]]
+port = 9443
+tls = "terminate"
 
 [[ingress]]
 port = 8080
@@ -79,6 +86,13 @@ health = "/healthz?deep=1"
 
 [egress]
 allow = ["[2001:db8::]/32:443", "*.Example.com.:443", "10.0.0.0/8:5432", "db:5432"]
+
+[secrets]
+env = ["TOKEN", "API_KEY"]
+files = ["tls.key", "ca"]
+
+[logs]
+forward = true
 
 [epoch]
 policy = "fixed"
@@ -163,8 +177,15 @@ def test_everything_that_can_be_said_arrives_in_the_model(root: Path) -> None:
         ),
         runtime=Runtime(installer=Digest.parse(INSTALLER), url="https://cdn.example.com/runtime"),
         ingress=(
-            Ingress(port=8080, health="/healthz?deep=1", tls="passthrough"),
-            Ingress(port=8443, health=None, tls="terminate"),
+            Ingress(
+                port=8080,
+                health="/healthz?deep=1",
+                tls="passthrough",
+                protocol="tcp",
+                proxy_protocol=False,
+            ),
+            Ingress(port=8443, health=None, tls="terminate", protocol="h2c", proxy_protocol=True),
+            Ingress(port=9443, health=None, tls="terminate", protocol="http", proxy_protocol=False),
         ),
         egress=(
             EgressRule(host="*.example.com", port=443),
@@ -172,6 +193,8 @@ def test_everything_that_can_be_said_arrives_in_the_model(root: Path) -> None:
             EgressRule(host="2001:db8::/32", port=443),
             EgressRule(host="db", port=5432),
         ),
+        secrets=Secrets(env=("API_KEY", "TOKEN"), files=("ca", "tls.key")),
+        logs=True,
         epoch=Epoch(policy="fixed", time=1767225600),
         enclave=Enclave(
             architecture="aarch64",
@@ -195,6 +218,7 @@ def test_what_is_left_out_has_the_defaults_of_the_schema(root: Path) -> None:
     assert cage.base == ScratchBase()
     assert [*cage.ingress, *cage.egress, *cage.app.files, *cage.app.env] == []
     assert (cage.app.entrypoint, cage.app.user, cage.app.workdir) == (None, None, None)
+    assert (cage.secrets, cage.logs) == (Secrets(env=(), files=()), False)
     assert cage.epoch == Epoch(policy="commit", time=None)
     assert cage.enclave == Enclave(architecture="x86_64", boot="aws", memory_mib=512, cpus=2)
     assert cage.signing is None
@@ -509,7 +533,7 @@ class TestChecksum:
 
     def test_is_known(self, root: Path) -> None:
         """Every lock goes stale when this changes: then checksum.VERSION has to change too."""
-        assert checksum.VERSION == 1
+        assert checksum.VERSION == 2
         assert str(loaded(root, EVERYTHING).checksum) == CHECKSUM
 
     def test_covers_defaults_but_not_where_things_come_from(self, root: Path) -> None:
@@ -537,7 +561,7 @@ class TestChecksum:
         }
 
 
-CHECKSUM = "sha256:05a7d85abd191c585180d44b31ae6bec39d559c1b896342432ae25c4e80fcd6d"
+CHECKSUM = "sha256:a7ba86c54f5c22526f096a6d055008928712817b3e9fec9f92a8f45b9ae4cee6"
 
 
 def mutations(value: Any) -> list[tuple[str, Any]]:

@@ -76,6 +76,7 @@ def test_the_models_choices_are_the_schemas() -> None:
         (Epoch, "policy", "epoch.policy"),
         (Enclave, "architecture", "enclave.architecture"),
         (Ingress, "tls", "ingress[].tls"),
+        (Ingress, "protocol", "ingress[].protocol"),
     ):
         assert field in model.__dataclass_fields__
         for choice in ALL[key]["enum"]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from cryptography import x509
@@ -363,8 +363,24 @@ env = {{ PORT = "8080" }}
 port = 8080
 health = "/healthz?a=1&b=2"
 
+[[ingress]]
+port = 8443
+tls = "terminate"
+proxy_protocol = true
+
 [egress]
 allow = ["*.example.com:443", "10.0.0.0/8:5432"]
+
+[secrets]
+env = ["TOKEN"]
+files = ["tls.key"]
+
+[logs]
+forward = true
+
+[epoch]
+policy = "fixed"
+time = 1000000000
 
 [runtime]
 installer = "{digest}"
@@ -388,10 +404,10 @@ def injected(workspace: Workspace, served: tuple[str, str]) -> Workspace:
 def test_the_runtime_is_given_the_cages_settings_as_a_file(injected: Workspace) -> None:
     injected.ok("build")
     eif = injected.result("pay", "pay.eif")
-    start = eif.index(b'{\n  "version": 1,\n  "name": "pay"')
+    start = eif.index(b'{\n  "version": 2,\n  "name": "pay"')
     settings = json.loads(eif[start : eif.index(b"\n}\n", start) + 3])
     assert settings == {
-        "version": 1,
+        "version": 2,
         "name": "pay",
         "argv": ["/bin/app", "--serve"],
         "uid": 33,
@@ -404,11 +420,29 @@ def test_the_runtime_is_given_the_cages_settings_as_a_file(injected: Workspace) 
             "PORT=8080",
         ],
         "workdir": "/srv/new/place",
-        "ingress": [{"port": 8080, "health": "/healthz?a=1&b=2", "tls": "passthrough"}],
+        "ingress": [
+            {
+                "port": 8080,
+                "health": "/healthz?a=1&b=2",
+                "tls": "passthrough",
+                "protocol": "tcp",
+                "proxy_protocol": False,
+            },
+            {
+                "port": 8443,
+                "health": None,
+                "tls": "terminate",
+                "protocol": "http",
+                "proxy_protocol": True,
+            },
+        ],
         "egress": [
             {"host": "*.example.com", "port": 443},
             {"host": "10.0.0.0/8", "port": 5432},
         ],
+        "secrets": {"env": ["TOKEN"], "files": ["tls.key"]},
+        "logs": True,
+        "epoch": 1000000000,
     }
     manifest = injected.result("pay", "manifest.json").decode()
     for name in (
@@ -419,6 +453,65 @@ def test_the_runtime_is_given_the_cages_settings_as_a_file(injected: Workspace) 
     ):
         assert f'"rootfs/{name}' in manifest
     assert b"/cage/bin/cage-guest\nboot\n" in eif
+
+
+def cage_metadata(workspace: Workspace) -> dict[str, Any]:
+    """What the image file of the cage ``pay`` says to its host."""
+    described = workspace.ok("describe", "dist/pay/pay.eif", "--json").json()
+    custom: dict[str, Any] = described["metadata"]["CustomMetadata"]
+    assert list(custom) == ["cagebuild"]
+    return dict(custom["cagebuild"])
+
+
+def test_the_image_file_tells_the_host_what_it_needs_to_know(injected: Workspace) -> None:
+    injected.ok("build")
+    described = injected.ok("describe", "dist/pay/pay.eif")
+    eif = injected.result("pay", "pay.eif")
+    start = eif.index(b'{\n  "version": 2,\n  "name": "pay"')
+    settings = json.loads(eif[start : eif.index(b"\n}\n", start) + 3])
+    assert cage_metadata(injected) == {
+        "version": 1,
+        "name": "pay",
+        "architecture": "x86_64",
+        "memory_mib": 512,
+        "cpus": 2,
+        **{key: settings[key] for key in ("ingress", "egress", "secrets", "logs")},
+    }
+    assert "    memory_mib: 512" in described.lines
+    assert '    egress: {"host": "10.0.0.0/8", "port": 5432}' in described.lines
+
+
+def test_what_the_host_is_told_moves_no_pcr(injected: Workspace) -> None:
+    injected.ok("build")
+    expected, before = injected.locked("//pay").expected, injected.result("pay", "pay.eif")
+    more = "[enclave]\nmemory = 4096\ncpus = 8\n"
+    file = injected.root / "pay/cage.toml"
+    injected.write("pay/cage.toml", f"{file.read_text()}\n{more}")
+    injected.commit()
+    injected.ok("lock")
+    assert injected.ok("build").pcrs() == expected == injected.locked("//pay").expected
+    found = cage_metadata(injected)
+    assert (found["memory_mib"], found["cpus"]) == (4096, 8)
+    assert injected.result("pay", "pay.eif") != before
+
+
+def test_image_files_are_equal_bytes_with_an_empty_store(
+    injected: Workspace, tmp_path: Path
+) -> None:
+    injected.ok("build")
+    before = injected.result("pay", "pay.eif")
+    injected.ok("build", env={"XDG_CACHE_HOME": str(tmp_path / "empty")})
+    assert injected.result("pay", "pay.eif") == before
+
+
+def test_nothing_gets_in_or_out_of_a_cage_without_the_runtime(workspace: Workspace) -> None:
+    """Whatever it inherits."""
+    workspace.write("cage.toml", f'{ROOT}\n[workspace.defaults.egress]\nallow = ["a.test:443"]\n')
+    workspace.add("pay")
+    workspace.ok("lock")
+    workspace.ok("build")
+    found = cage_metadata(workspace)
+    assert (found["ingress"], found["egress"], found["logs"]) == ([], [], False)
 
 
 @pytest.mark.parametrize("form", FORMATS)

@@ -278,10 +278,13 @@ CHANGES: dict[str, tuple[Callable[[Project], object], set[str]]] = {
         {"fetch", "runtime", *ENCLAVE},
     ),
     "the processor": (_choose_arm, EVERYTHING - {"fetch"}),
+    "memory, which the metadata tells the host": (
+        lambda p: p.edit("512MiB", "1GiB"),
+        {"measure", "eif"},
+    ),
     # What cannot change the result changes no id.
     "the signing key": (lambda p: p.edit("key.pem", "elsewhere.pem"), set()),
     "the installer's location": (lambda p: p.edit("one.test", "two.test"), set()),
-    "memory": (lambda p: p.edit("512MiB", "1GiB"), set()),
     "a comment": (lambda p: p.edit("[base]", "# of no effect\n[base]"), set()),
     "a file beside the sources": (lambda p: p.write("pay/README", b"x"), set()),
     "where a file of the same content is": (_move_init, set()),

@@ -64,6 +64,8 @@ class Run:
                 "runtime": True,
                 "ingress": [],
                 "egress": [],
+                "secrets": {"env": [], "files": []},
+                "logs": False,
                 **params,
                 "app": {**unset, **(app or {})},
             },

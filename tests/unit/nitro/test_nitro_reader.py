@@ -294,6 +294,37 @@ def test_a_description(tmp_path: Path) -> None:
     assert "EIF version 4, x86_64" in text
 
 
+@pytest.mark.parametrize(
+    ("custom", "lines"),
+    [
+        (b"null", []),
+        (b'{"a":1,"cagebuild":{}}', ['  CustomMetadata: {"a": 1, "cagebuild": {}}']),
+        (b'{"cagebuild":[1]}', ['  CustomMetadata: {"cagebuild": [1]}']),
+        (b'"\\u001b[2J"', ["  CustomMetadata: \\x1b[2J"]),
+        (b'"' + b"x" * 1001 + b'"', ["  CustomMetadata: " + "x" * 1000 + "…"]),
+        (
+            b'{"cagebuild":{"name":"pay","egress":[{"port":1},"\\u001b"],"ingress":[],"\\u0007":{}}}',
+            [
+                "  CustomMetadata, for the host (not measured):",
+                "    name: pay",
+                '    egress: {"port": 1}',
+                "    egress: \\x1b",
+                "    \\x07: {}",
+            ],
+        ),
+    ],
+)
+def test_a_description_shows_any_custom_metadata(
+    tmp_path: Path, custom: bytes, lines: list[str]
+) -> None:
+    metadata = b'{"ImageName":"x","CustomMetadata":' + custom + b"}"
+    (tmp_path / "x.eif").write_bytes(
+        crafted([*GOOD[:2], (spec.METADATA, metadata), (spec.RAMDISK, TRAILER)])
+    )
+    shown = describe(tmp_path / "x.eif").render().splitlines()
+    assert shown[shown.index("  ImageVersion: None") + 1 :] == lines
+
+
 def test_a_description_cannot_steer_the_terminal(tmp_path: Path) -> None:
     metadata = b'{"ImageName":"\\u001b[2J\\u202e\\ud800","BuildMetadata":{"\\u009b":[1]}}'
     (tmp_path / "x.eif").write_bytes(

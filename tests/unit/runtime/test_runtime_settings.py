@@ -15,13 +15,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cagebuild import schema
+from cagebuild.config import steering
+from cagebuild.config.ports import RESERVED
 from cagebuild.errors import ImageError
 from cagebuild.runtime import settings
 
 CASES = Path(__file__).parents[3] / "runtime/internal/settings/testdata"
 BEYOND_THE_SCHEMA = {
-    # Python's "$" matches before a last line feed, that of JSON schema's expressions doesn't.
-    "name_with_line_feed",
+    # A schema compares no values but those of one list.
+    "port_twice",
+    "secrets_env_in_env",
 }
 LEAST: dict[str, Any] = {
     "name": "pay",
@@ -33,6 +36,9 @@ LEAST: dict[str, Any] = {
     "workdir": "/",
     "ingress": [],
     "egress": [],
+    "secrets": {"env": [], "files": []},
+    "logs": False,
+    "epoch": 0,
 }
 
 
@@ -62,7 +68,7 @@ def test_the_schema_refuses_what_the_reader_refuses(path: Path) -> None:
 @pytest.mark.parametrize("path", cases("valid"), ids=lambda path: path.stem)
 def test_the_writer_writes_the_cases_of_the_reader(path: Path) -> None:
     values = json.loads(path.read_bytes())
-    assert values.pop("version") == 1
+    assert values.pop("version") == 2
     assert settings(**values) == path.read_bytes()
 
 
@@ -70,6 +76,7 @@ def test_the_schema_describes_every_key() -> None:
     def check(part: dict[str, Any]) -> None:
         for name, value in part.get("properties", {}).items():
             assert value.get("description"), name
+            check(value)
             check(value.get("items", {}))
 
     document = json.loads(schema.raw("settings"))
@@ -95,6 +102,10 @@ def test_the_schema_describes_every_key() -> None:
         ({"uid": -1}, "user or group -1"),
         ({"gid": 2**32 - 1}, "user or group 4294967295"),
         ({"groups": [0, 2**32]}, "user or group 4294967296"),
+        (
+            {"env": ["A=1", "TOKEN=x"], "secrets": {"env": ["KEY", "TOKEN"], "files": []}},
+            "secrets.env: the image's environment has TOKEN already",
+        ),
         ({"env": ["A=b"] * 65537}, "more than 65536 items"),
         ({"argv": ["x" * (5 << 20)]}, "more than 4194304"),
     ],
@@ -102,6 +113,21 @@ def test_the_schema_describes_every_key() -> None:
 def test_what_the_guest_would_refuse_is_not_written(change: dict[str, Any], message: str) -> None:
     with pytest.raises(ImageError, match=re.escape(message)):
         settings(**{**LEAST, **change})
+
+
+def test_one_list_says_what_no_secret_may_be_called() -> None:
+    """The reader's, the schema's and that of the checks of cage.toml."""
+    prefixes, names = json.loads(schema.raw("settings"))["$defs"]["steering"]["anyOf"]
+    assert sorted(names["enum"]) == sorted(steering.NAMES)
+    assert prefixes["pattern"] == f"^({'|'.join(steering.PREFIXES)})"
+    code = (CASES.parent / "secrets.go").read_text()
+    block = code.partition("steeringPrefixes")[2].partition("\n)\n")[0]
+    assert sorted(re.findall(r'"(\w+)"', block)) == sorted((*steering.NAMES, *steering.PREFIXES))
+
+
+def test_the_schema_refuses_the_ports_that_cage_toml_cannot_have() -> None:
+    items = json.loads(schema.raw("settings"))["properties"]["ingress"]["items"]
+    assert items["properties"]["port"]["not"]["enum"] == sorted(RESERVED)
 
 
 TEXT = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]))
@@ -119,5 +145,5 @@ def test_whatever_is_written_follows_the_schema_and_reads_back(**change: Any) ->
     data = settings(**{**LEAST, **change})
     document = json.loads(data)
     assert schema.first_mistake("settings", document) is None
-    assert document == {"version": 1, **LEAST, **change}
+    assert document == {"version": 2, **LEAST, **change}
     assert data == settings(**{**LEAST, **change})
