@@ -57,17 +57,26 @@ type parts struct {
 func sha256Identifier() string { return der(0x30, der(0x06, oidSHA256), der(0x05)) }
 
 func oaepIdentifier(extra ...string) string {
+	return oaepWith(sha256Identifier(), sha256Identifier(), extra...)
+}
+
+func oaepWith(hash, maskHash string, extra ...string) string {
 	return der(0x30, der(0x06, oidOAEP), der(0x30,
-		der(0xa0, sha256Identifier()),
-		der(0xa1, der(0x30, der(0x06, oidMGF1), sha256Identifier())),
-		strings.Join(extra, "")))
+		der(0xa0, hash), der(0xa1, der(0x30, der(0x06, oidMGF1), maskHash)), strings.Join(extra, "")))
 }
 
 // seal encrypts as KMS does, and returns the message's parts in the form that KMS gave them when this was
 // written: indefinite lengths outside, one recipient by its key's hash, the content as a constructed string.
 func seal(t testing.TB, key *rsa.PublicKey, plaintext []byte) parts {
 	t.Helper()
-	contentKey, iv := make([]byte, 32), make([]byte, 16)
+	count := 16 - len(plaintext)%16
+	return sealPadded(t, key, append(bytes.Clone(plaintext), bytes.Repeat([]byte{byte(count)}, count)...), 32)
+}
+
+// sealPadded encrypts whole blocks with a key of a number of bytes.
+func sealPadded(t testing.TB, key *rsa.PublicKey, content []byte, size int) parts {
+	t.Helper()
+	contentKey, iv := make([]byte, size), make([]byte, 16)
 	for _, random := range [][]byte{contentKey, iv} {
 		if _, err := rand.Read(random); err != nil {
 			t.Fatal(err)
@@ -81,13 +90,12 @@ func seal(t testing.TB, key *rsa.PublicKey, plaintext []byte) parts {
 	if err != nil {
 		t.Fatal(err)
 	}
-	count := 16 - len(plaintext)%16
-	content := append(bytes.Clone(plaintext), bytes.Repeat([]byte{byte(count)}, count)...)
-	cipher.NewCBCEncrypter(block, iv).CryptBlocks(content, content)
+	encrypted := make([]byte, len(content))
+	cipher.NewCBCEncrypter(block, iv).CryptBlocks(encrypted, content)
 	return parts{
 		outer: der(0x06, oidEnvelopedData), version: der(0x02, "\x02"), oaep: oaepIdentifier(),
 		key: der(0x04, string(encryptedKey)), algorithm: der(0x06, oidAES256CBC), iv: der(0x04, string(iv)),
-		content: indefinite(0xa0, der(0x04, string(content))), recipients: parts.recipient, write: indefinite,
+		content: indefinite(0xa0, der(0x04, string(encrypted))), recipients: parts.recipient, write: indefinite,
 	}
 }
 
@@ -134,6 +142,7 @@ func TestOtherMessagesAreRefused(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	sha1 := der(0x30, der(0x06, "\x2b\x0e\x03\x02\x1a"), der(0x05))
 	for name, test := range map[string]struct {
 		change func(*parts)
 		want   string
@@ -145,6 +154,8 @@ func TestOtherMessagesAreRefused(t *testing.T) {
 		"key agreement":          {func(p *parts) { p.recipients = func(parts) string { return der(0xa1) } }, "got tag 0xa1"},
 		"RSA by PKCS #1 v1.5":    {func(p *parts) { p.oaep = der(0x30, der(0x06, "\x2a\x86\x48\x86\xf7\x0d\x01\x01\x01"), der(0x05)) }, "RSAES-OAEP"},
 		"OAEP by default, SHA-1": {func(p *parts) { p.oaep = der(0x30, der(0x06, oidOAEP), der(0x30)) }, "parameters"},
+		"a hash that is SHA-1":   {func(p *parts) { p.oaep = oaepWith(sha1, sha256Identifier()) }, "RSAES-OAEP without SHA-256"},
+		"a mask by SHA-1":        {func(p *parts) { p.oaep = oaepWith(sha256Identifier(), sha1) }, "without MGF1 with SHA-256"},
 		"a label": {func(p *parts) {
 			p.oaep = oaepIdentifier(der(0xa2, der(0x30, der(0x06, oidPSpecified), der(0x04, "x"))))
 		}, "label"},
@@ -164,6 +175,25 @@ func TestOtherMessagesAreRefused(t *testing.T) {
 	sealed := seal(t, &other.PublicKey, []byte("text"))
 	if _, err := openEnvelope(enclaveKey(), sealed.message()); err != errSealed {
 		t.Errorf("another's key: got %v, expected %v", err, errSealed)
+	}
+}
+
+func TestContentThatIsWrongInsideIsRefused(t *testing.T) {
+	block := strings.Repeat("x", 15)
+	for name, test := range map[string]struct {
+		content string
+		size    int
+	}{
+		"a key of AES-128":        {block + "\x01", 16},
+		"padding of nothing":      {block + "\x00", 32},
+		"padding above a block":   {strings.Repeat("\x11", 32), 32},
+		"padding above the whole": {block + "\xff", 32},
+		"padding that differs":    {block[1:] + "\x01\x02", 32},
+	} {
+		sealed := sealPadded(t, &enclaveKey().PublicKey, []byte(test.content), test.size)
+		if opened, err := openEnvelope(enclaveKey(), sealed.message()); err != errSealed {
+			t.Errorf("%s: got %q, %v; expected %v", name, opened, err, errSealed)
+		}
 	}
 }
 

@@ -26,7 +26,6 @@ func TestABundleMayComeInParts(t *testing.T) {
 	if got := store.Missing(); !reflect.DeepEqual(got, []string{"DSN", "TOKEN", "tls.key"}) {
 		t.Fatalf("missing %q", got)
 	}
-	file := []byte("key")
 	for _, step := range []struct {
 		bundle  Bundle
 		changed bool
@@ -35,7 +34,7 @@ func TestABundleMayComeInParts(t *testing.T) {
 		{Bundle{}, false, []string{"DSN", "TOKEN", "tls.key"}},
 		{Bundle{Env: map[string]string{"TOKEN": ""}}, true, []string{"DSN", "tls.key"}},
 		{Bundle{Env: map[string]string{"TOKEN": ""}}, false, []string{"DSN", "tls.key"}},
-		{Bundle{Files: map[string][]byte{"tls.key": file}}, true, []string{"DSN"}},
+		{Bundle{Files: map[string][]byte{"tls.key": []byte("key")}}, true, []string{"DSN"}},
 		{Bundle{Env: map[string]string{"DSN": "db", "TOKEN": "1"}}, true, []string{}},
 		{Bundle{Env: map[string]string{"DSN": "db"}, Files: map[string][]byte{"tls.key": []byte("key")}}, false, []string{}},
 		{Bundle{Files: map[string][]byte{"tls.key": []byte("new")}}, true, []string{}},
@@ -48,10 +47,24 @@ func TestABundleMayComeInParts(t *testing.T) {
 			t.Errorf("%v: changed %t, missing %q, %v", step.bundle, changed, store.Missing(), err)
 		}
 	}
-	file[0] = 'x'
 	want := Bundle{Env: map[string]string{"DSN": "db", "TOKEN": "1"}, Files: map[string][]byte{"tls.key": []byte("new")}}
 	if got, missing := store.all(); !reflect.DeepEqual(got, want) || missing != nil {
 		t.Errorf("got %v, missing %q", got, missing)
+	}
+}
+
+func TestWhatWasDeliveredIsKeptAsItWas(t *testing.T) {
+	store, err := NewStore(nil, []string{"tls.key"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := []byte("key")
+	if _, err := store.Deliver(Bundle{Files: map[string][]byte{"tls.key": file}}); err != nil {
+		t.Fatal(err)
+	}
+	file[0] = 'x'
+	if got, _ := store.all(); string(got.Files["tls.key"]) != "key" {
+		t.Errorf("got %q", got.Files["tls.key"])
 	}
 }
 
