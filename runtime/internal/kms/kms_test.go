@@ -91,6 +91,7 @@ func (s *service) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	status, answer := s.reply([]byte(plaintext), key)
+	w.Header().Set("Location", "https://kms.example.com/elsewhere") // for redirects
 	w.WriteHeader(status)
 	_, _ = io.WriteString(w, answer)
 }

@@ -38,6 +38,7 @@ func TestABundleMayComeInParts(t *testing.T) {
 		{Bundle{Env: map[string]string{"DSN": "db", "TOKEN": "1"}}, true, []string{}},
 		{Bundle{Env: map[string]string{"DSN": "db"}, Files: map[string][]byte{"tls.key": []byte("key")}}, false, []string{}},
 		{Bundle{Files: map[string][]byte{"tls.key": []byte("new")}}, true, []string{}},
+		{Bundle{Env: map[string]string{"DSN": "db", "TOKEN": "2"}}, true, []string{}},
 	} {
 		if bundle, _ := store.all(); len(store.Missing()) > 0 && !reflect.DeepEqual(bundle, Bundle{}) {
 			t.Errorf("%v is handed out while names are missing", bundle)
@@ -47,7 +48,7 @@ func TestABundleMayComeInParts(t *testing.T) {
 			t.Errorf("%v: changed %t, missing %q, %v", step.bundle, changed, store.Missing(), err)
 		}
 	}
-	want := Bundle{Env: map[string]string{"DSN": "db", "TOKEN": "1"}, Files: map[string][]byte{"tls.key": []byte("new")}}
+	want := Bundle{Env: map[string]string{"DSN": "db", "TOKEN": "2"}, Files: map[string][]byte{"tls.key": []byte("new")}}
 	if got, missing := store.all(); !reflect.DeepEqual(got, want) || missing != nil {
 		t.Errorf("got %v, missing %q", got, missing)
 	}
