@@ -28,8 +28,11 @@ const (
 // MaxSealed is how long a sealed bundle may be, in bytes.
 const MaxSealed = len(header) + encap + MaxJSON + tag
 
-// MediaType is the Content-Type of a sealed bundle.
-const MediaType = "application/vnd.cagebuild.sealed"
+// Content types of a bundle.
+const (
+	MediaTypeJSON   = "application/json"
+	MediaTypeSealed = "application/vnd.cagebuild.sealed"
+)
 
 func generateKey() (hpke.PrivateKey, error) {
 	return hpke.DHKEM(ecdh.X25519()).GenerateKey()

@@ -128,6 +128,24 @@ func (s *Store) Open(sealed []byte) ([]byte, error) {
 	return opened, nil
 }
 
+// DeliverBody takes a bundle as it is sent: JSON, or sealed.
+func (s *Store) DeliverBody(mediaType string, body []byte) (changed bool, err error) {
+	switch mediaType {
+	case MediaTypeJSON:
+	case MediaTypeSealed:
+		if body, err = s.Open(body); err != nil {
+			return false, err
+		}
+	default:
+		return false, fmt.Errorf("got %.64q, expected %s or %s", mediaType, MediaTypeJSON, MediaTypeSealed)
+	}
+	bundle, err := Parse(body)
+	if err != nil {
+		return false, fmt.Errorf("bundle: %w", err)
+	}
+	return s.Deliver(bundle)
+}
+
 // all returns what the app gets: everything, or nothing while a name is missing.
 func (s *Store) all() (Bundle, []string) {
 	s.mutex.Lock()

@@ -174,6 +174,36 @@ func TestSealAndOpen(t *testing.T) {
 	}
 }
 
+func TestBodies(t *testing.T) {
+	store := newStore(t)
+	text := []byte(`{"env":{"TOKEN":"hunter2"}}`)
+	sealed, err := Seal(store.PublicKey(), text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct {
+		mediaType string
+		body      []byte
+		changed   bool
+		want      string
+	}{
+		{"text/plain", text, false, `got "text/plain", expected`},
+		{MediaTypeJSON, sealed, false, "bundle: "},
+		{MediaTypeSealed, text, false, "sealed secrets: not a bundle"},
+		{MediaTypeJSON, []byte(`{"env":{"OTHER":"hunter2"}}`), false, "env.OTHER: the cage lists no such name"},
+		{MediaTypeSealed, sealed, true, ""},
+		{MediaTypeJSON, text, false, ""},
+	} {
+		changed, err := store.DeliverBody(test.mediaType, test.body)
+		if changed != test.changed || (err == nil) != (test.want == "") || (err != nil && !strings.Contains(err.Error(), test.want)) {
+			t.Errorf("%s: got %t, %v; expected %t, %q", test.mediaType, changed, err, test.changed, test.want)
+		}
+	}
+	if got := store.kept.Env["TOKEN"]; got != "hunter2" {
+		t.Errorf("got %q", got)
+	}
+}
+
 func TestWhatCanNotBeSealedIsRefused(t *testing.T) {
 	store := newStore(t)
 	for want, given := range map[string][2][]byte{
