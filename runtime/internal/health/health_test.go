@@ -2,6 +2,7 @@ package health
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
 	"log"
@@ -268,5 +269,27 @@ func until(t *testing.T, condition func() bool) {
 		if time.Now().After(deadline) {
 			t.Fatal("it didn't come")
 		}
+	}
+}
+
+func TestTheReportSaysWhatCountsMost(t *testing.T) {
+	monitor := New([]settings.Ingress{{Port: 80}})
+	check := func(want Status, missing ...string) {
+		t.Helper()
+		got := monitor.Report(3, missing)
+		if got.Status != want || got.App.Restarts != 3 || len(got.Ports) != 1 || len(got.MissingSecrets) != len(missing) {
+			t.Errorf("got %+v, expected %s", got, want)
+		}
+	}
+	check(Starting)
+	check(Waiting, "A")
+	monitor.note(0, nil)
+	check(Up)
+	check(Waiting, "A", "B")
+	monitor.note(0, io.EOF)
+	check(Down)
+	text, err := json.Marshal(New(nil).Report(0, nil))
+	if want := `{"status":"up","app":{"restarts":0},"ports":[],"missing_secrets":[]}`; err != nil || string(text) != want {
+		t.Errorf("got %s, %v", text, err)
 	}
 }
