@@ -93,8 +93,10 @@ func (a *acceptor) listen(where netip.AddrPort) error {
 	return nil
 }
 
-// epollOneShot is EPOLLONESHOT.
-const epollOneShot = 1 << 30
+const (
+	epollOneShot = 1 << 30 // EPOLLONESHOT
+	ipFreeBind   = 15      // IP_FREEBIND, for both families
+)
 
 func bind(where netip.AddrPort) (descriptor, family int, err error) {
 	family = syscall.AF_INET6
@@ -113,6 +115,11 @@ func bind(where netip.AddrPort) (descriptor, family int, err error) {
 	if err == nil && family == syscall.AF_INET6 {
 		err = os.NewSyscallError("setsockopt IPV6_V6ONLY",
 			syscall.SetsockoptInt(descriptor, syscall.IPPROTO_IPV6, syscall.IPV6_V6ONLY, 1))
+	}
+	if err == nil {
+		// Without it, an address of IPv6 has to be an interface's: that it's routed here isn't enough.
+		err = os.NewSyscallError("setsockopt IP_FREEBIND",
+			syscall.SetsockoptInt(descriptor, syscall.IPPROTO_IP, ipFreeBind, 1))
 	}
 	if err == nil {
 		err = os.NewSyscallError("bind", syscall.Bind(descriptor, own))

@@ -130,6 +130,9 @@ func (e *Egress) start() (err error) {
 	if err != nil {
 		return fmt.Errorf("resolver: %w", err)
 	}
+	if e.options.Rules.HasNames() {
+		configure()
+	}
 	e.serveNetworks()
 	return e.serveNames()
 }

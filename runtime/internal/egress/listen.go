@@ -23,6 +23,16 @@ func (e *Egress) serveName(name string, address netip.Addr) (isServed bool, err 
 	return isServed, err
 }
 
+// configured is an address that no name gets. glibc's getaddrinfo with AI_ADDRCONFIG, asked for IPv4, answers
+// nothing on a machine that has no other address than 127.0.0.1.
+var configured = netip.PrefixFrom(pool.Addr(), pool.Addr().BitLen())
+
+func configure() {
+	if err := netlink.AddAddress(configured); err != nil {
+		say.Line("egress: some programs will resolve no names: %v", err)
+	}
+}
+
 // serveNetworks makes allowed addresses local and listens there. A single address is bound as such; nothing can
 // be bound to a network, so that its port is listened on at every address, and target decides.
 func (e *Egress) serveNetworks() {

@@ -36,7 +36,7 @@ func (n *notes) say(kind, format string, arguments ...any) {
 		return
 	}
 	if skipped > 0 {
-		format, arguments = format+" (and %d lines before that are left out)", append(arguments, skipped)
+		format, arguments = format+" (left out before: %d)", append(arguments, skipped)
 	}
 	n.line(format, arguments...)
 }

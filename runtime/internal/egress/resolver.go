@@ -27,8 +27,7 @@ func (e *Egress) resolve(asked dns.Question) dns.Answer {
 	if asked.Class != dns.ClassIN || asked.Type.IsMeta() {
 		return dns.Answer{Code: dns.Refused}
 	}
-	name := strings.ToLower(asked.Name)
-	switch {
+	switch name := strings.ToLower(asked.Name); {
 	case isBelow(name, "in-addr.arpa") || isBelow(name, "ip6.arpa"):
 		return e.resolveAddress(name, asked.Type)
 	case isBelow(name, "localhost"):
@@ -39,16 +38,15 @@ func (e *Egress) resolve(asked dns.Question) dns.Answer {
 	name, err := rules.Canonical(asked.Name)
 	if err != nil || len(e.options.Rules.Ports(name)) == 0 {
 		e.counts.denied.Inc()
-		e.notes.say("name "+name, "egress: no rule allows the name %.260q", asked.Name)
+		e.notes.say("name "+strings.ToLower(asked.Name), "egress: no rule allows the name %.260q", asked.Name)
 		return noSuchName()
 	}
-	if asked.Type != dns.TypeA && asked.Type != dns.TypeANY {
-		return noData()
-	}
-	return e.resolveName(name)
+	return e.resolveName(name, asked.Type)
 }
 
-func (e *Egress) resolveName(name string) dns.Answer {
+// resolveName answers for a name that a rule allows. What doesn't work is said for all types: clients ask for
+// several at once, and take an empty answer to one of them for the name's.
+func (e *Egress) resolveName(name string, wanted dns.Type) dns.Answer {
 	address, err := e.names.add(name)
 	if errors.Is(err, errFull) {
 		e.notes.say("full", "egress: %s is refused: %v", name, err)
@@ -57,7 +55,7 @@ func (e *Egress) resolveName(name string) dns.Answer {
 	if err == nil {
 		var isServed bool
 		if isServed, err = e.serveName(name, address); isServed {
-			return addresses(dns.TypeA, address)
+			return addresses(wanted, address)
 		}
 	}
 	e.notes.say("failed "+name, "egress: %s: %v", name, err)

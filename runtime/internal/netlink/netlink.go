@@ -1,4 +1,5 @@
 // Package netlink makes addresses local to this machine: what connects to them ends here.
+// The messages are described in rtnetlink(7).
 package netlink
 
 import (
@@ -23,12 +24,22 @@ var answerTime = syscall.Timeval{Sec: 10}
 // AddLocal routes a network to the loopback interface, as "ip route add local PREFIX dev lo" does. One that is
 // there already is no error. Needs CAP_NET_ADMIN; the error wraps a syscall.Errno.
 func AddLocal(prefix netip.Prefix) error {
+	return onLoopback("make local", prefix, newRoute)
+}
+
+// AddAddress gives the loopback interface an address, as "ip address add PREFIX dev lo" does, under the same
+// conditions as AddLocal.
+func AddAddress(prefix netip.Prefix) error {
+	return onLoopback("add the address", prefix, newAddress)
+}
+
+func onLoopback(what string, prefix netip.Prefix, message func(netip.Prefix, int) []byte) error {
 	loopback, err := net.InterfaceByName("lo")
 	if err == nil {
-		err = request(newRoute(prefix.Masked(), loopback.Index))
+		err = request(message(prefix, loopback.Index))
 	}
 	if err != nil && !errors.Is(err, syscall.EEXIST) {
-		return fmt.Errorf("make %s local: %w", prefix, err)
+		return fmt.Errorf("%s %s: %w", what, prefix, err)
 	}
 	return nil
 }
@@ -55,25 +66,42 @@ func request(message []byte) error {
 	return acknowledged(answer[:size])
 }
 
-// newRoute is the message RTM_NEWROUTE (rtnetlink(7)).
+// newRoute is the message RTM_NEWROUTE.
 func newRoute(prefix netip.Prefix, device int) []byte {
-	family := byte(syscall.AF_INET6)
+	body := []byte{ // struct rtmsg, and its flags
+		family(prefix), byte(prefix.Bits()), 0, 0, tableLocal, protoStatic, scopeHost, syscall.RTN_LOCAL, 0, 0, 0, 0,
+	}
+	body = attribute(body, syscall.RTA_DST, prefix.Addr().AsSlice())
+	body = attribute(body, syscall.RTA_OIF, binary.NativeEndian.AppendUint32(nil, uint32(device)))
+	return newItem(syscall.RTM_NEWROUTE, body)
+}
+
+// newAddress is the message RTM_NEWADDR.
+func newAddress(prefix netip.Prefix, device int) []byte {
+	body := []byte{family(prefix), byte(prefix.Bits()), 0, scopeHost} // struct ifaddrmsg, and its index
+	body = binary.NativeEndian.AppendUint32(body, uint32(device))
+	body = attribute(body, syscall.IFA_LOCAL, prefix.Addr().AsSlice())
+	body = attribute(body, syscall.IFA_ADDRESS, prefix.Addr().AsSlice())
+	return newItem(syscall.RTM_NEWADDR, body)
+}
+
+func family(prefix netip.Prefix) byte {
 	if prefix.Addr().Is4() {
-		family = syscall.AF_INET
+		return syscall.AF_INET
 	}
+	return syscall.AF_INET6
+}
+
+// newItem is a message that adds what isn't there yet, and asks for an answer.
+func newItem(kind uint16, body []byte) []byte {
 	order := binary.NativeEndian
-	route := []byte{ // struct rtmsg, and its flags
-		family, byte(prefix.Bits()), 0, 0, tableLocal, protoStatic, scopeHost, syscall.RTN_LOCAL, 0, 0, 0, 0,
-	}
-	route = attribute(route, syscall.RTA_DST, prefix.Addr().AsSlice())
-	route = attribute(route, syscall.RTA_OIF, order.AppendUint32(nil, uint32(device)))
-	flags := uint16(syscall.NLM_F_REQUEST | syscall.NLM_F_ACK | syscall.NLM_F_CREATE | syscall.NLM_F_EXCL)
-	message := order.AppendUint32(nil, uint32(syscall.NLMSG_HDRLEN+len(route)))
-	message = order.AppendUint16(message, syscall.RTM_NEWROUTE)
-	message = order.AppendUint16(message, flags)
+	message := order.AppendUint32(nil, uint32(syscall.NLMSG_HDRLEN+len(body)))
+	message = order.AppendUint16(message, kind)
+	message = order.AppendUint16(
+		message, syscall.NLM_F_REQUEST|syscall.NLM_F_ACK|syscall.NLM_F_CREATE|syscall.NLM_F_EXCL)
 	message = order.AppendUint32(message, 1) // sequence number
 	message = order.AppendUint32(message, 0) // the kernel fills in whose it is
-	return append(message, route...)
+	return append(message, body...)
 }
 
 // attribute appends a struct rtattr. All that are used here have a length that needs no padding.
@@ -94,7 +122,7 @@ func acknowledged(answer []byte) error {
 			continue
 		}
 		if code := int32(binary.NativeEndian.Uint32(message.Data)); code != 0 {
-			return os.NewSyscallError("RTM_NEWROUTE", syscall.Errno(-code))
+			return os.NewSyscallError("rtnetlink", syscall.Errno(-code))
 		}
 		return nil
 	}

@@ -72,6 +72,33 @@ func TestConnectionsToLocalAddressesEndHere(t *testing.T) {
 	}
 }
 
+func TestAnAddressIsAdded(t *testing.T) {
+	isolate.Need(t)
+	const text = "127.64.0.0/32"
+	for range 2 {
+		if err := AddAddress(netip.MustParsePrefix(text)); err != nil {
+			t.Error(err)
+		}
+	}
+	loopback, err := net.InterfaceByName("lo")
+	if err != nil {
+		t.Fatal(err)
+	}
+	addresses, err := loopback.Addrs()
+	if err != nil {
+		t.Fatal(err)
+	}
+	count := 0
+	for _, address := range addresses {
+		if address.String() == text {
+			count++
+		}
+	}
+	if count != 1 {
+		t.Errorf("loopback has %v", addresses)
+	}
+}
+
 func TestTheKernelsErrorIsReturned(t *testing.T) {
 	isolate.Need(t)
 	if err := acknowledged(nil); err == nil {
