@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from cagebuild import lock as lockfile
 from cagebuild.config import environment
-from cagebuild.errors import MeasurementError, StaleLockError, UsageError
+from cagebuild.digest import Digest
+from cagebuild.errors import DigestMismatchError, MeasurementError, StaleLockError, UsageError
 from cagebuild.execute import (
     ContainerExecutor,
     EngineExecutor,
@@ -20,13 +21,14 @@ from cagebuild.execute import (
     execute,
 )
 from cagebuild.plan import Plan, plan
+from cagebuild.plan.boot import CARRIED
 from cagebuild.results import EIF, MANIFEST, Result
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
     from pathlib import Path
 
-    from cagebuild.config.model import Cage, Signing
+    from cagebuild.config.model import Architecture, Cage, Signing
     from cagebuild.engine.job import Engine
     from cagebuild.execute import Executor, Reporter, Summary
     from cagebuild.image.export import Exported, ExportFormat
@@ -154,6 +156,35 @@ def bill_of_materials(session: Session, cages: Sequence[Cage], how: How) -> byte
         digest = summary.output(made.installer.step, made.installer.output).digest
         file = session.store.blob_path(digest)
     return sbom(read_manifest(file), digest)
+
+
+def host_program(session: Session, architecture: Architecture, how: How) -> Path:
+    """Write ``dist/cage-host-<architecture>``, the program that serves enclaves on their parent.
+
+    It is what this version pins: as this installation carries it, or made from source. Raises as
+    ``run`` does, and StoreError.
+    """
+    from cagebuild.files import write_atomically
+    from cagebuild.recipes import pins
+    from cagebuild.recipes.graph import Recipes
+
+    target = session.workspace.root / "dist" / f"cage-host-{architecture}"
+    pinned = pins.host(architecture).digest
+    carried = CARRIED / pinned.hex
+    if carried.is_file():
+        program = carried.read_bytes()
+        if Digest.of(program) != pinned:
+            raise DigestMismatchError(
+                f"{carried}: got {Digest.of(program)}, expected {pinned}",
+                hint="install cagebuild again: this file of it was changed",
+            )
+        write_atomically(target, program, 0o755)
+        return target
+    recipes = Recipes(session.workspace.mirrors, session.stats.digest)
+    made = recipes.host(architecture)
+    summary = obtain(session, [made.step], how)
+    session.store.export(summary.output(made.step, made.output), target, mode=0o755)
+    return target
 
 
 def one_cage(cages: Sequence[Cage], command: str) -> Cage:

@@ -1,7 +1,8 @@
 """What the recipes make against what is pinned, and moving the pins.
 
 ``python -m cagebuild.renewing STORE [--update] [--newest] [--architecture …] [--carry FOLDER]``
-makes kernels and installers in a store of its own, says what moved, and fails if anything did.
+makes kernels, installers and programs of the host in a store of its own, says what moved, and fails
+if anything did.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from cagebuild.recipes.graph import Recipes
 from cagebuild.report import reporter
 from cagebuild.runtime.installer import read_manifest
 from cagebuild.runtime.pins import ARCHITECTURES, PINS, read
-from cagebuild.runtime.sources import installer_files, kernel_files, tree_digest
+from cagebuild.runtime.sources import host_files, installer_files, kernel_files, tree_digest
 from cagebuild.store import Session, Store
 from cagebuild.store.statcache import StatCache
 
@@ -44,6 +45,13 @@ class Built:
     toolchain: Mapping[str, Blob]
     kernels: Mapping[str, Blob]
     installers: Mapping[str, Blob]
+    hosts: Mapping[str, Blob]
+    """Programs of the host."""
+
+    def all(self) -> tuple[Blob, ...]:
+        """What is pinned and carried: all but the toolchain."""
+        kinds = (self.kernels, self.installers, self.hosts)
+        return tuple(blob for made in kinds for blob in made.values())
 
 
 def make(
@@ -72,17 +80,15 @@ def build(
     toolchain = recipes.toolchain()
     kernels = {each: recipes.kernel(each) for each in architectures}
     installers = {each: recipes.installer(each) for each in architectures}
-    summary = make(
-        store, [toolchain, *kernels.values(), *installers.values()], jobs=jobs, processes=processes
-    )
-    made = {
-        given.step.id: summary.output(given.step, given.output)
-        for given in (*kernels.values(), *installers.values())
-    }
+    hosts = {each: recipes.host(each) for each in architectures}
+    wanted = [*kernels.values(), *installers.values(), *hosts.values()]
+    summary = make(store, [toolchain, *wanted], jobs=jobs, processes=processes)
+    made = {given.step.id: summary.output(given.step, given.output) for given in wanted}
     return Built(
         toolchain={name: summary.output(toolchain, name) for name in toolchain.outputs},
         kernels={each: made[given.step.id] for each, given in kernels.items()},
         installers={each: made[given.step.id] for each, given in installers.items()},
+        hosts={each: made[given.step.id] for each, given in hosts.items()},
     )
 
 
@@ -92,6 +98,7 @@ def keep(store: Store, built: Built) -> None:
     for made, pinned in (
         *((blob, recipes.kernel(each)) for each, blob in built.kernels.items()),
         *((blob, recipes.installer(each)) for each, blob in built.installers.items()),
+        *((blob, recipes.host(each)) for each, blob in built.hosts.items()),
     ):
         if pinned.step.expected != {pinned.output: made.digest}:
             continue
@@ -127,6 +134,14 @@ def describe(store: Store, built: Built) -> dict[str, dict[str, Any]]:
                 },
             }
             for architecture, blob in built.installers.items()
+        },
+        pins.HOST: {
+            architecture: {
+                "digest": str(blob.digest),
+                "size": blob.size,
+                "sources": str(tree_digest(host_files())),
+            }
+            for architecture, blob in built.hosts.items()
         },
     }
 
@@ -182,7 +197,7 @@ def carry(store: Store, built: Built, folder: Path) -> None:
     """Put what was made into a folder under its digest, as a wheel carries it."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    for blob in (*built.kernels.values(), *built.installers.values()):
+    for blob in built.all():
         store.export(blob, folder / blob.digest.hex)
 
 
@@ -217,7 +232,7 @@ def main() -> int:
     except CageError as error:
         print(error.render(), file=sys.stderr)
         return error.exit_code
-    print("\n".join(lines) or "kernels and runtime installers are as pinned")
+    print("\n".join(lines) or "kernels, runtime installers and programs of the host are as pinned")
     return 1 if lines and not given.update else 0
 
 

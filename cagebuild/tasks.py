@@ -15,7 +15,7 @@ from cagebuild.cli import command
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from cagebuild.config.model import Cage
+    from cagebuild.config.model import Architecture, Cage
     from cagebuild.pipeline import How
     from cagebuild.session import Session
 
@@ -29,6 +29,7 @@ __all__ = [
     "eif",
     "export",
     "graph",
+    "host",
     "lock",
     "pcr",
     "plan",
@@ -212,6 +213,40 @@ def graph(context: Any, words: Sequence[str] = (), format: str = "mermaid") -> N
 
     session = _session()
     print("\n".join(showplan.graph(pipeline.plans(session, session.cages(words)), format)))
+
+
+@command(
+    help={
+        "arch": "the host's processor: x86_64 or aarch64",
+        "jobs": _RUNNING["jobs"],
+        "verbose": _RUNNING["verbose"],
+        "explain": _RUNNING["explain"],
+    }
+)
+def host(
+    context: Any,
+    arch: str = "x86_64",
+    jobs: int = 0,
+    verbose: bool = False,
+    explain: bool = False,
+) -> None:
+    """Write the program that runs and serves enclaves on their host, dist/cage-host-<arch>."""
+    from cagebuild import pipeline
+
+    session = _session()
+    how = _how(jobs, False, verbose, explain)
+    written = pipeline.host_program(session, _architecture(arch), how)
+    print(written.relative_to(session.workspace.root))
+
+
+def _architecture(text: str) -> Architecture:
+    from cagebuild.errors import UsageError
+    from cagebuild.runtime.pins import ARCHITECTURES
+
+    for known in ARCHITECTURES:
+        if text == known:
+            return known
+    raise UsageError(f"--arch {text}: expected {' or '.join(ARCHITECTURES)}")
 
 
 @command(

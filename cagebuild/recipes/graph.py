@@ -1,9 +1,10 @@
-"""The steps that make the kernel and the runtime installer.
+"""The steps that make the kernel, the runtime installer and the program of the host.
 
     packages ─▶ toolchain ─┬▶ kernel
     Linux's source ────────┤
     busybox's source ──────┼▶ busybox ─────────────┬▶ installer
-    Go toolchain, runtime ─┴▶ cage-guest, cage-init ┘
+    Go toolchain, runtime ─┼▶ cage-guest, cage-init ┘
+                           └▶ cage-host
 
 Everything is compiled in the root filesystem ``toolchain``, whose programs are for x86_64; it holds
 cross compilers for aarch64.
@@ -17,7 +18,13 @@ from cagebuild.digest import Digest
 from cagebuild.recipes import origins
 from cagebuild.recipes import pins as pinned
 from cagebuild.runtime.pins import go_wheel
-from cagebuild.runtime.sources import BUSYBOX, recipe_file, service_files, source_files
+from cagebuild.runtime.sources import (
+    BUSYBOX,
+    host_source_files,
+    recipe_file,
+    service_files,
+    source_files,
+)
 from cagebuild.step import FileInput, Input, StepInput
 from cagebuild.stepmaker import StepMaker
 
@@ -66,7 +73,7 @@ class Recipes:
 
     def installer(self, architecture: str) -> StepInput:
         """The runtime installer of an architecture."""
-        programs = self._programs(architecture)
+        programs = self._programs(architecture, ("cage-guest", "cage-init"), source_files())
         step = self._steps.step(
             "installer",
             f"runtime installer for {architecture}",
@@ -89,6 +96,16 @@ class Recipes:
             ),
         )
         return StepInput(step=step, output="installer.tar")
+
+    def host(self, architecture: str) -> StepInput:
+        """The program cage-host of an architecture."""
+        step = self._programs(
+            architecture,
+            ("cage-host",),
+            host_source_files(),
+            expected={"cage-host": pinned.host(architecture).digest} if self._held else None,
+        )
+        return StepInput(step=step, output="cage-host")
 
     def toolchain(self) -> Step:
         """The root filesystem that everything is compiled in."""
@@ -128,7 +145,13 @@ class Recipes:
             outputs=("busybox",),
         )
 
-    def _programs(self, architecture: str) -> Step:
+    def _programs(
+        self,
+        architecture: str,
+        names: tuple[str, ...],
+        sources: tuple[tuple[str, Path], ...],
+        expected: Mapping[str, Digest] | None = None,
+    ) -> Step:
         wheel = go_wheel(pinned.BUILDS_ON)
         go = self._steps.step(
             "go-toolchain",
@@ -144,31 +167,32 @@ class Recipes:
             outputs=("go.tar",),
         )
         return self._compile(
-            f"cage-guest and cage-init for {architecture}",
+            f"{' and '.join(names)} for {architecture}",
             architecture,
+            *names,
             inputs={
                 "build.sh": self._recipe("guest/build.sh"),
                 "go.tar": StepInput(step=go, output="go.tar"),
-                **{f"runtime/{name}": self._file(path) for name, path in source_files()},
+                **{f"runtime/{name}": self._file(path) for name, path in sources},
             },
-            outputs=("cage-guest", "cage-init"),
+            outputs=names,
+            expected=expected,
         )
 
     def _compile(
         self,
         name: str,
-        architecture: str,
-        *,
+        *words: str,
         inputs: Mapping[str, Input],
         outputs: tuple[str, ...],
         expected: Mapping[str, Digest] | None = None,
     ) -> Step:
-        """A step that runs the input ``build.sh`` in the toolchain."""
+        """A step that runs the input ``build.sh`` with those words in the toolchain."""
         root = StepInput(step=self.toolchain(), output="layer.tar")
         return self._steps.step(
             "container",
             name,
-            params={"argv": ["/bin/sh", "-eu", "/in/build.sh", architecture]},
+            params={"argv": ["/bin/sh", "-eu", "/in/build.sh", *words]},
             inputs={"root": root, **inputs},
             outputs=outputs,
             expected=expected,

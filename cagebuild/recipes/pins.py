@@ -17,6 +17,7 @@ TOOLCHAIN: Final = "toolchain.json"
 SOURCES: Final = "sources.json"
 KERNEL: Final = "kernel.json"
 RUNTIME: Final = "runtime.json"
+HOST: Final = "host.json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,6 +81,11 @@ def kernel(architecture: str) -> Made:
 def installer(architecture: str) -> Made:
     """The runtime installer that this version's recipe makes."""
     return _made(RUNTIME, architecture)
+
+
+def host(architecture: str) -> Made:
+    """The program cage-host that this version's recipe makes."""
+    return _made(HOST, architecture)
 
 
 def _made(name: str, architecture: str) -> Made:

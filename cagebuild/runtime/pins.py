@@ -7,13 +7,13 @@ import platform
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from cagebuild.digest import Digest
 from cagebuild.errors import UnsupportedError
 
 PINS = Path(__file__).parent.parent / "pins"
-ARCHITECTURES = ("aarch64", "x86_64")
+ARCHITECTURES: Final = ("aarch64", "x86_64")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,6 +13,10 @@ if TYPE_CHECKING:
 
 _PACKAGE = Path(__file__).parent.parent
 _FOLDERS = ("cmd", "internal")
+_HOST = ("cmd/cage-host/", "internal/host/")
+"""What only the program of the host is made from, so that no change of it moves an installer."""
+_GUEST = ("cmd/cage-guest/", "cmd/cage-init/")
+"""The same of the programs in the enclave."""
 BUSYBOX = ("build.sh", "busybox.config", "cage.patch", "links")
 """The recipe of busybox: files below ``runtime/busybox``."""
 
@@ -23,16 +27,37 @@ def _root() -> Path:
 
 
 def source_files() -> tuple[tuple[str, Path], ...]:
-    """Every file that the build of the runtime reads, as (path in the module, path here), sorted.
+    """Every file that the build of an installer's programs reads: (path in the module, path here).
 
-    The module file and all Go files but tests, of the installed package or of the checkout.
+    Sorted. The module file and all Go files but tests and the host's, of the installed package or
+    of the checkout.
     """
+    return _module(without=_HOST)
+
+
+def host_source_files() -> tuple[tuple[str, Path], ...]:
+    """The same of cage-host."""
+    return _module(without=_GUEST)
+
+
+def host_files() -> tuple[tuple[str, Path], ...]:
+    """Every file of this project that the recipe of cage-host reads, sorted."""
+    return tuple(sorted((*host_source_files(), ("guest/build.sh", recipe_file("guest/build.sh")))))
+
+
+def _module(*, without: tuple[str, ...]) -> tuple[tuple[str, Path], ...]:
     root = _root()
     files = [root / "go.mod"]
     for folder in _FOLDERS:
         files += (root / folder).rglob("*.go")
     names = ((file.relative_to(root).as_posix(), file) for file in files)
-    return tuple(sorted(pair for pair in names if not pair[0].endswith("_test.go")))
+    return tuple(
+        sorted(
+            (name, file)
+            for name, file in names
+            if not name.endswith("_test.go") and not name.startswith(without)
+        )
+    )
 
 
 def service_files() -> tuple[tuple[str, Path], ...]:

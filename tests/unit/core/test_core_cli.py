@@ -6,12 +6,16 @@ where whatever is no exit code fails the test.
 
 from __future__ import annotations
 
+import os
 import re
 from typing import TYPE_CHECKING
 
 import pytest
 
-from cagebuild import tasks
+from cagebuild import pipeline, tasks
+from cagebuild.digest import Digest
+from cagebuild.errors import DigestMismatchError
+from cagebuild.recipes import pins
 from tests.support.workspaces import CAGE, Workspace
 
 if TYPE_CHECKING:
@@ -34,6 +38,42 @@ def test_tasks_are_listed_with_what_they_do(workspace: Workspace) -> None:
     names = re.findall(r"^  (\w+)  ", answer.out, re.MULTILINE)
     assert names == sorted(tasks.__all__)
     assert "Pin what is missing or changed in cage.lock" in answer.out
+
+
+class TestHost:
+    """``invoke host`` where this installation carries the program; making it is an integration."""
+
+    @pytest.fixture
+    def carried(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> bytes:
+        program = b"\x7fELF of a host\n"
+        made = pins.Made(digest=Digest.of(program), size=len(program))
+        monkeypatch.setattr(pins, "host", {"aarch64": made}.__getitem__)
+        monkeypatch.setattr(pipeline, "CARRIED", tmp_path / "made")
+        (tmp_path / "made").mkdir()
+        (tmp_path / "made" / made.digest.hex).write_bytes(program)
+        return program
+
+    def test_it_is_written_to_dist_as_a_program(self, tmp_path: Path, carried: bytes) -> None:
+        workspace = Workspace(tmp_path)
+        for _ in range(2):
+            assert workspace.ok("host", "--arch=aarch64").lines == ["dist/cage-host-aarch64"]
+        file = workspace.root / "dist/cage-host-aarch64"
+        assert file.read_bytes() == carried
+        assert os.access(file, os.X_OK)
+
+    def test_a_damaged_one_is_not_written(self, tmp_path: Path, carried: bytes) -> None:
+        (damaged,) = (tmp_path / "made").iterdir()
+        damaged.write_bytes(carried[:-1])
+        workspace = Workspace(tmp_path)
+        answer = workspace.run("host", "--arch=aarch64")
+        assert (answer.code, answer.out) == (DigestMismatchError.exit_code, "")
+        assert str(damaged) in answer.err
+        assert not (workspace.root / "dist").exists()
+
+    def test_an_unknown_processor_is_named(self, workspace: Workspace) -> None:
+        answer = workspace.run("host", "--arch=arm64")
+        assert answer.code == 2
+        assert "--arch arm64: expected aarch64 or x86_64" in answer.err
 
 
 def test_words_after_a_task_are_cages(workspace: Workspace) -> None:

@@ -21,6 +21,7 @@ from cagebuild.errors import (
     UnsupportedError,
 )
 from cagebuild.recipes import pins
+from cagebuild.recipes.graph import Recipes
 from cagebuild.runtime import (
     Wheel,
     go_wheel,
@@ -30,21 +31,30 @@ from cagebuild.runtime import (
     tree_digest,
 )
 from cagebuild.runtime.pins import ARCHITECTURES, PINS
-from cagebuild.runtime.sources import installer_files, kernel_files
+from cagebuild.runtime.sources import (
+    host_files,
+    host_source_files,
+    installer_files,
+    kernel_files,
+)
+from cagebuild.step import StepInput
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from cagebuild.step import Step
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_the_pins_are_of_these_sources(architecture: str) -> None:
     """A change of the sources without `nox -s runtime -- --update` would fail every build."""
-    kernel, installer = (
+    kernel, installer, host = (
         json.loads((PINS / f"{name}.json").read_bytes())[architecture]
-        for name in ("kernel", "runtime")
+        for name in ("kernel", "runtime", "host")
     )
     assert kernel["sources"] == str(tree_digest(kernel_files(architecture)))
     assert installer["sources"] == str(tree_digest(installer_files()))
+    assert host["sources"] == str(tree_digest(host_files()))
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -54,6 +64,7 @@ def test_wheels_and_installers_are_pinned(architecture: str) -> None:
     assert wheel.platform.endswith(architecture)
     assert pins.installer(architecture).size > 1 << 20
     assert pins.kernel(architecture).size > 1 << 20
+    assert pins.host(architecture).size > 1 << 20
 
 
 def test_sources_are_sorted_and_have_no_tests() -> None:
@@ -62,6 +73,49 @@ def test_sources_are_sorted_and_have_no_tests() -> None:
     assert {"go.mod", "cmd/cage-guest/main.go", "internal/settings/reader.go"} <= set(names)
     assert not [name for name in names if name.endswith("_test.go") or "testdata" in name]
     assert all(path.is_file() for _, path in source_files())
+
+
+def test_the_hosts_code_moves_no_installer_and_the_guests_no_program_of_the_host() -> None:
+    guest, host = ({name for name, _ in files()} for files in (source_files, host_source_files))
+    assert {"cmd/cage-host/main.go", "internal/host/eif/eif.go"} <= host - guest
+    assert {"cmd/cage-guest/main.go", "cmd/cage-init/main.go"} <= guest - host
+    assert {"go.mod", "internal/wire/wire.go"} <= guest & host
+    assert {name.split("/")[1] for name in host ^ guest} == {
+        *("cage-guest", "cage-host", "cage-init", "host")
+    }
+
+
+def test_nothing_in_the_enclave_needs_the_hosts_code() -> None:
+    """Without which an installer is made."""
+    module = "cagebuild.dev/runtime/internal/host"
+    assert [name for name, path in source_files() if f'"{module}' in path.read_text()] == []
+
+
+def graph(step: Step) -> dict[str, Step]:
+    """A step and all that it is made from, by name."""
+    found = {step.name: step}
+    for given in step.inputs.values():
+        if isinstance(given, StepInput):
+            found |= graph(given.step)
+    return found
+
+
+def test_the_program_of_the_host_is_no_part_of_the_installer() -> None:
+    recipes = Recipes((), Digest.of_file, held=False)
+    guest = graph(recipes.installer("x86_64").step)["cage-guest and cage-init for x86_64"]
+    host = recipes.host("x86_64").step
+    assert (guest.outputs, host.outputs) == (("cage-guest", "cage-init"), ("cage-host",))
+    assert guest.params["argv"] == [
+        *("/bin/sh", "-eu", "/in/build.sh", "x86_64", "cage-guest", "cage-init")
+    ]
+    assert host.params["argv"] == ["/bin/sh", "-eu", "/in/build.sh", "x86_64", "cage-host"]
+    assert "runtime/internal/host/eif/eif.go" in host.inputs.keys() - guest.inputs.keys()
+    assert not [name for name in host.inputs if name.startswith("runtime/cmd/cage-guest")]
+
+
+def test_the_program_of_the_host_is_known_by_its_pin() -> None:
+    step = Recipes((), Digest.of_file).host("aarch64").step
+    assert step.expected == {"cage-host": pins.host("aarch64").digest}
 
 
 def test_the_tree_digest_is_that_of_sha256sum(tmp_path: Path) -> None:
