@@ -20,7 +20,7 @@ import (
 
 const (
 	maxNonce = 512     // of an attestation document, in bytes
-	maxChain = 1 << 20 // of certificates, in bytes
+	maxChain = 256 << 10 // of certificates, in bytes
 	maxKey   = 4 << 10 // of a public key file
 )
 

@@ -98,8 +98,19 @@ func (c *Client) ask(ctx context.Context, method, path, kind string, body []byte
 	}
 	defer func() { _ = response.Body.Close() }()
 	text, _ := io.ReadAll(io.LimitReader(response.Body, maxProblem))
-	message := journal.Printable(strings.TrimSpace(strings.ToValidUTF8(string(text), "\uFFFD")))
-	return nil, &StatusError{Code: response.StatusCode, Message: message}
+	return nil, &StatusError{Code: response.StatusCode, Message: problem(text)}
+}
+
+// problem is what {"error": "…"} says, or else the answer itself.
+func problem(body []byte) string {
+	var said struct {
+		Error string `json:"error"`
+	}
+	text := string(body)
+	if json.Unmarshal(body, &said) == nil && said.Error != "" {
+		text = said.Error
+	}
+	return journal.Printable(strings.TrimSpace(text))
 }
 
 // describe is an error's text, bounded and printable: net/http quotes what the other side has sent.

@@ -40,15 +40,12 @@ type Cage struct {
 func Parse(data []byte) (*Cage, error) {
 	own := json.RawMessage(data)
 	for _, key := range []string{"CustomMetadata", "cagebuild"} {
-		if string(own) == "null" {
-			return nil, ErrForeign
-		}
 		values, err := object(own)
 		if err != nil {
 			return nil, err
 		}
 		inner, found := values[key]
-		if !found {
+		if !found || string(inner) == "null" {
 			return nil, ErrForeign
 		}
 		own = inner
