@@ -15,4 +15,5 @@ def send(recipient: str, subject: str, text: str) -> None:
     message.set_content(text)
     host = os.environ["SMTP_HOST"]
     with smtplib.SMTP_SSL(host, 465, timeout=30, context=ssl.create_default_context()) as server:
+        server.login(os.environ["SMTP_USER"], os.environ["SMTP_PASSWORD"])
         server.send_message(message)
