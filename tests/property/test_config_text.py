@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from cagebuild import config
 from cagebuild.config.egress import RuleError, parse_rule
 from cagebuild.config.model import Cage, EgressRule
+from cagebuild.config.steering import steers
 from cagebuild.digest import Digest
 from cagebuild.errors import ConfigError
 from tests.support.config import INSTALLER
@@ -47,9 +48,20 @@ def documents(draw: st.DrawFn) -> dict[str, Any]:
         for path in destinations
     ]
     document["runtime"] = {"installer": INSTALLER}
-    ports = draw(st.lists(st.integers(1024, 8999), max_size=3, unique=True))
-    document["ingress"] = [{"port": port} for port in ports]
     document["egress"] = {"allow": draw(st.lists(RULES, max_size=4, unique=True))}
+    leaving = {parse_rule(text).port for text in document["egress"]["allow"]}
+    ports = st.integers(1024, 8999).filter(lambda port: port not in leaving)
+    document["ingress"] = [
+        {"port": port, **draw(WAYS)} for port in draw(st.lists(ports, max_size=3, unique=True))
+    ]
+    if draw(may):
+        given = document["app"].get("env", {})
+        free = NAMES.filter(lambda name: name not in given and not steers(name))
+        document["secrets"] = {
+            "env": draw(st.lists(free, max_size=3, unique=True)),
+            "files": draw(st.lists(SECRET_FILES, max_size=3, unique=True)),
+        }
+        document["logs"] = {"forward": draw(may)}
     if draw(may):
         time = draw(st.datetimes(dt.datetime(1970, 1, 1), dt.datetime(2106, 1, 1)))  # noqa: DTZ001
         stamp = time.replace(microsecond=0, tzinfo=dt.UTC)
@@ -59,6 +71,19 @@ def documents(draw: st.DrawFn) -> dict[str, Any]:
     return document
 
 
+SECRET_FILES = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", fullmatch=True)
+WAYS = st.one_of(
+    st.fixed_dictionaries(
+        {}, optional={"tls": st.just("passthrough"), "proxy_protocol": st.booleans()}
+    ),
+    st.fixed_dictionaries(
+        {"tls": st.just("terminate")},
+        optional={
+            "protocol": st.sampled_from(["http", "h2c", "tcp"]),
+            "proxy_protocol": st.booleans(),
+        },
+    ),
+)
 MODES = st.sampled_from(["0644", "755", "4755"])
 
 
@@ -96,11 +121,20 @@ def test_a_valid_document_loads_as_what_it_says(document: dict[str, Any]) -> Non
     assert cage.app.command == tuple(document["app"]["command"])
     assert dict(cage.app.env) == document["app"].get("env", {})
     assert list(cage.app.env) == sorted(cage.app.env)
-    for made, said in zip(cage.app.files, document["app"]["files"], strict=True):
-        assert made.source == cage.folder / said["source"]
-        assert made.destination == PurePosixPath(said["destination"])
-        assert made.mode == int(said["mode"], 8)
-    assert sorted(way["port"] for way in document["ingress"]) == [w.port for w in cage.ingress]
+    for made, file in zip(cage.app.files, document["app"]["files"], strict=True):
+        assert made.source == cage.folder / file["source"]
+        assert made.destination == PurePosixPath(file["destination"])
+        assert made.mode == int(file["mode"], 8)
+    said = {way["port"]: way for way in document["ingress"]}
+    assert sorted(said) == [way.port for way in cage.ingress]
+    for way in cage.ingress:
+        terminated = said[way.port].get("tls") == "terminate"
+        assert way.protocol == (said[way.port].get("protocol", "http") if terminated else "tcp")
+        assert way.proxy_protocol is said[way.port].get("proxy_protocol", False)
+    secrets = document.get("secrets", {"env": [], "files": []})
+    assert list(cage.secrets.env) == sorted(secrets["env"])
+    assert list(cage.secrets.files) == sorted(secrets["files"])
+    assert cage.logs is document.get("logs", {}).get("forward", False)
     assert {f"{rule.host}:{rule.port}" for rule in cage.egress} == set(allow)
     if "epoch" in document:
         assert cage.epoch.time == document["epoch"]["time"].timestamp()

@@ -139,9 +139,21 @@ TEXT = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"])
     env=st.lists(st.builds("{}={}".format, st.from_regex(r"[^=\0]+", fullmatch=True), TEXT)),
     groups=st.lists(st.integers(0, 2**32 - 2)),
     workdir=TEXT.map("/{}".format),
+    secrets=st.fixed_dictionaries(
+        {
+            "env": st.lists(st.from_regex(r"_SECRET_[A-Z0-9_]*", fullmatch=True), unique=True),
+            "files": st.lists(
+                st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", fullmatch=True), unique=True
+            ),
+        }
+    ),
+    logs=st.booleans(),
+    epoch=st.integers(0, 2**32 - 1),
 )
 def test_whatever_is_written_follows_the_schema_and_reads_back(**change: Any) -> None:
-    change["env"] = [text for text in change["env"] if text.isprintable()]
+    change["env"] = [
+        text for text in change["env"] if text.isprintable() and not text.startswith("_SECRET_")
+    ]
     data = settings(**{**LEAST, **change})
     document = json.loads(data)
     assert schema.first_mistake("settings", document) is None
