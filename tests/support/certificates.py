@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
 
@@ -27,8 +28,8 @@ class TestCertificates:
     """The server's certificate and key in one file."""
 
 
-def make_certificates(folder: Path) -> TestCertificates:
-    """A CA, and a certificate for 127.0.0.1 and localhost that it signed."""
+def make_certificates(folder: Path, *, names: Sequence[str] = ("localhost",)) -> TestCertificates:
+    """A CA, and a certificate for 127.0.0.1 and these names that it signed."""
     ca_key, key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
     ca_name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "CA of a test")])
     now = dt.datetime.now(dt.UTC)
@@ -66,11 +67,14 @@ def make_certificates(folder: Path) -> TestCertificates:
         .add_extension(usage, critical=True)
         .sign(ca_key, hashes.SHA256())
     )
-    names = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
+    subjects = [
+        *(x509.DNSName(name) for name in names),
+        x509.IPAddress(ipaddress.ip_address("127.0.0.1")),
+    ]
     server = (
         builder(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")]), key.public_key())
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        .add_extension(x509.SubjectAlternativeName(names), critical=False)
+        .add_extension(x509.SubjectAlternativeName(subjects), critical=False)
         .sign(ca_key, hashes.SHA256())
     )
     authority_file, server_file = folder / "ca.pem", folder / "server.pem"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import os
+import http.client
 import shutil
 import socket
 import tempfile
@@ -20,15 +20,16 @@ from typing import TYPE_CHECKING, Any, Literal
 from cagebuild import process
 from cagebuild.nitro import eif, metadata
 from cagebuild.runtime import host_architecture, settings
-from tests.support.data_plane_clients import PATIENCE, connect
+from tests.support.data_plane_clients import PATIENCE, Answer, connect, request
 from tests.support.dns_server import Zone, serving
 from tests.support.golang import MODULE, compile_program, run_go
 from tests.support.namespaces import Namespace, Program
 from tests.support.nitro import EPOCH, boot_files
 from tests.support.nsm_device import Device, device_at
+from tests.support.runtime import shared_work
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     import pytest
 
@@ -63,9 +64,7 @@ class Programs:
 
 def build_programs(factory: pytest.TempPathFactory) -> Programs:
     """The programs from source, built by the first of all test processes."""
-    base = factory.getbasetemp()
-    work = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "data-plane"
-    work.mkdir(exist_ok=True)
+    work = shared_work(factory)
     with (work / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         return compile_all(work)
@@ -147,6 +146,10 @@ class Cage:
     ) -> None:
         self.wanted = wanted
         self.transport = transport
+        self.app: Program
+        self.host: Program
+        self.guest: Program
+        self._started: list[Program] = []
         self.zone = Zone({"public.test": [PUBLIC], "other.test": [OTHER]})
         self._programs = programs
         self._ends = contextlib.ExitStack()
@@ -218,47 +221,108 @@ class Cage:
 
     # Programs.
 
-    def start(self) -> Cage:
+    def start(self) -> None:
         """Start all three programs, and return when a connection goes through."""
-        self.app = self.start_app()
-        self.host = self.start_host()
-        self.guest = self.start_guest()
-        return self
+        self.start_app()
+        self.start_host()
+        self.start_guest()
+        self.await_web()
 
-    def start_guest(self, *more: str) -> Program:
+    def guest_listens(self) -> None:
+        """Wait until the guest takes streams at its unix socket."""
+        self._await(lambda: _reach(self.shared / "guest"), "the guest does not listen")
+
+    def _start(self, place: Namespace, *words: str) -> Program:
+        program = self._ends.enter_context(Program(place, *words))
+        self._started.append(program)
+        return program
+
+    def start_guest(self, *more: str) -> None:
         """Start the data plane in the enclave."""
-        program = Program(
+        self.guest = self._start(
             self.inside,
             *("/cage-guest", "data", "--listen", self.guest_url, "--parent", self.host_url),
             *("--nsm", f"unix://{self.shared}/nsm", *more),
         )
-        return self._ends.enter_context(program)
 
-    def start_host(self, *more: str) -> Program:
+    def start_host(self, *more: str) -> None:
         """Start the traffic on the parent; all ports of the cage are published on all addresses."""
-        program = Program(
+        self.host = self._start(
             self.outside,
             *("/cage-host", "serve", "--guest", self.guest_url, "--listen", self.host_url),
-            *("--eif", str(self.shared / "cage.eif"), "--admin", f"tcp://127.0.0.1:{ADMIN}", *more),
+            *("--eif", str(self.shared / "cage.eif"), "--admin", f"127.0.0.1:{ADMIN}", *more),
         )
-        return self._ends.enter_context(program)
 
-    def start_app(self, *more: str) -> Program:
+    def start_app(self, *more: str) -> None:
         """Start the app, as the runtime would."""
-        program = self._ends.enter_context(Program(self.inside, *self.wanted.argv, *more))
-        program.until("ready")
-        return program
+        self.app = self._start(self.inside, *self.wanted.argv, *more)
+        self.app.until("ready")
 
-    def await_port(self, port: int, greet: Callable[[socket.socket], object]) -> None:
-        """Wait until something comes back from a port, outside, after a greeting."""
+    # Clients.
+
+    def connect(self, port: int = WEB) -> socket.socket:
+        """A client's connection to a published port."""
+        return connect(self.outside, "127.0.0.1", port)
+
+    def ask(
+        self, method: str, target: str, body: bytes | Iterator[bytes] | None = None, **headers: str
+    ) -> Answer:
+        """A request to the app, through both programs."""
+        return request(self.connect(), method, target, body, headers)
+
+    def dial(self, address: str, body: bytes = b"") -> Answer:
+        """What the app gets from a connection of its own to an address, as ``/dial`` says it."""
+        return self.ask("POST", f"/dial?address={address}", body)
+
+    def admin(self, target: str) -> Answer:
+        """A request to cage-host's own server."""
+        return request(self.connect(ADMIN), "GET", target)
+
+    def metric(self, name: str) -> float:
+        """A metric's value, the sum of all its labels; of the host's and the guest's metrics."""
+        lines = self.admin("/metrics").body.decode().splitlines()
+        found = [line for line in lines if line.split("{")[0].split(" ")[0] == name]
+        assert found, f"no metric {name}"
+        return sum(float(line.rpartition(" ")[2]) for line in found)
+
+    def until_metric_line(self, line: str) -> None:
+        """Wait until the metrics have a line."""
+
+        def holds() -> bool:
+            return line in self.admin("/metrics").body.decode().splitlines()
+
+        self._await(holds, f"the metrics have no {line}")
+
+    def until_metric(self, name: str, value: float) -> None:
+        """Wait until a metric has a value."""
+        deadline = time.monotonic() + PATIENCE
+        while (found := self.metric(name)) != value:
+            assert time.monotonic() < deadline, f"{name} is {found}, not {value}"
+            time.sleep(0.1)
+
+    def await_healthy(self) -> None:
+        """Wait until the host says that all ports of the app are healthy."""
+        self._await(lambda: self.admin("/health").status == 200, "the app is not healthy")
+
+    def await_web(self) -> None:
+        """Wait until the app answers to a client."""
+        self._await(lambda: self.ask("GET", "/healthz").status == 200, "the app does not answer")
+
+    def _await(self, holds: Callable[[], bool], otherwise: str) -> None:
         deadline = time.monotonic() + PATIENCE
         while True:
-            with contextlib.suppress(OSError), connect(self.outside, "127.0.0.1", port) as found:
-                greet(found)
-                if found.recv(1):
+            with contextlib.suppress(OSError, http.client.HTTPException):
+                if holds():
                     return
-            assert time.monotonic() < deadline, f"nothing answers at port {port}"
+            said = [program.lines for program in self._started]
+            assert time.monotonic() < deadline, (otherwise, said)
             time.sleep(0.05)
+
+
+def _reach(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(str(path))
+    return True
 
 
 def _install(program: Path, target: Path) -> None:

@@ -91,6 +91,16 @@ def read_exactly(connection: socket.socket, size: int) -> bytes:
     return b"".join(parts)
 
 
+def after_all(begin: bytes) -> Callable[[socket.socket], object]:
+    """A server that answers after the client's end: these bytes, and what the client sent."""
+
+    def answer(connection: socket.socket) -> None:
+        asked = read_all(connection)
+        connection.sendall(begin + asked)
+
+    return answer
+
+
 def pattern(size: int) -> bytes:
     """Bytes that look like noise: the first of SHAKE128 of nothing."""
     return hashlib.shake_128().digest(size)

@@ -197,8 +197,9 @@ func lookup(w http.ResponseWriter, r *http.Request) {
 	writeJSON(w, answer)
 }
 
-// dial opens a connection out of the cage, sends the request's body and its end, and answers with all that comes
-// back; with status 502 and the error if the connection is not opened or does not end as it should.
+// dial opens a connection out of the cage, sends the request's body and, unless its direction is to stay open, the
+// end, and answers with all that comes back; with status 502 and the error if the connection is not opened or does
+// not end as it should.
 func dial(w http.ResponseWriter, r *http.Request) {
 	dialer := net.Dialer{Timeout: dialPatience}
 	conn, err := dialer.DialContext(r.Context(), "tcp", r.URL.Query().Get("address"))
@@ -212,7 +213,7 @@ func dial(w http.ResponseWriter, r *http.Request) {
 	sent := make(chan error, 1)
 	go func() {
 		_, err := io.Copy(conn, r.Body)
-		if err == nil {
+		if err == nil && r.URL.Query().Get("open") == "" {
 			err = conn.(*net.TCPConn).CloseWrite()
 		}
 		sent <- err
