@@ -13,6 +13,10 @@ const (
 	bufferSize = 64 << 10
 	maxEvents  = 256
 
+	// gather is how often others get the processor before a thread looks for more of a large stream: large
+	// pieces move at less cost than small ones.
+	gather = 4
+
 	input  = syscall.EPOLLIN | syscall.EPOLLRDHUP
 	gone   = syscall.EPOLLHUP | syscall.EPOLLERR
 	edges  = 1 << 31 // EPOLLET
@@ -26,6 +30,7 @@ type loop struct {
 	wake   int // an eventfd, to be told of what follows
 	spin   spinner
 	buffer []byte
+	bulk   bool // something was spliced since the last wait
 
 	mutex    sync.Mutex
 	sides    map[int32]*side // by descriptor
@@ -152,6 +157,12 @@ func (l *loop) run() {
 
 // wait returns how many events there are, at once if something else is to be done.
 func (l *loop) wait(events []syscall.EpollEvent, busy bool) int {
+	if l.bulk {
+		l.bulk = false
+		for range gather {
+			yield()
+		}
+	}
 	count, err := poll(l.epoll, events)
 	if count > 0 || busy {
 		return max(count, 0)

@@ -183,6 +183,7 @@ func (d *direction) take(l *loop) (int, error) {
 			return 0, io.EOF
 		}
 		d.pipe.holds = count
+		l.bulk = true
 		return 0, nil
 	}
 	count, err := read(d.from.descriptor, l.buffer)
