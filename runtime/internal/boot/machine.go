@@ -1,10 +1,9 @@
 package boot
 
 import (
-	"errors"
 	"fmt"
-	"io/fs"
 	"os"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"time"
@@ -12,19 +11,22 @@ import (
 	"cagebuild.dev/runtime/internal/child"
 	"cagebuild.dev/runtime/internal/processes"
 	"cagebuild.dev/runtime/internal/say"
+	"cagebuild.dev/runtime/internal/service"
 )
 
 const (
 	runsvdir = "/cage/bin/runsvdir"
-	services = "/cage/service"
-	app      = services + "/app"
+	services = service.Folder
+	app      = services + "/" + service.App
+	data     = services + "/data"
 
-	// environment is that of runit and of the service scripts. None of their programs is the image's.
-	environment = "PATH=/cage/bin"
+	// path is in the environment of runit and of the service scripts. None of their programs is the image's.
+	path = "PATH=/cage/bin"
 )
 
 const (
 	grace = 10 * time.Second // for the app to end on TERM
+	drain = 10 * time.Second // then for the data service to end what is under way
 	rest  = 5 * time.Second  // then for everything else
 	look  = 20 * time.Millisecond
 )
@@ -34,10 +36,11 @@ const killed = 124
 
 // machine runs the services. All of it is one loop: it alone starts, signals and reaps.
 type machine struct {
-	signals <-chan os.Signal
-	ends    <-chan os.Signal
-	grace   time.Duration
-	hurry   bool // a second signal to end came: no more grace
+	environment []string // of the services
+	signals     <-chan os.Signal
+	ends        <-chan os.Signal
+	grace       time.Duration
+	hurry       bool // a second signal to end came: no more grace
 }
 
 // run starts runit and returns when a signal has brought everything down, or runit has ended by itself: then
@@ -51,7 +54,7 @@ func (m *machine) run() (int, error) {
 	supervisor, err := child.Start(child.Spec{
 		Path:  runsvdir,
 		Argv:  []string{"runsvdir", "-P", services},
-		Env:   []string{environment},
+		Env:   m.environment,
 		Stdin: int(null.Fd()),
 	})
 	if err != nil {
@@ -95,19 +98,11 @@ func endsEverything(received os.Signal) (syscall.Signal, bool) {
 	return number, false
 }
 
-// stop brings down the app, then the other services, and last whatever is left. It reports whether all of
-// them ended by themselves.
+// stop brings down the app, then the data service, which the app needs to its end, then the other services, and
+// last whatever is left. It reports whether all of them ended by themselves.
 func (m *machine) stop() bool {
-	clean := true
-	tell(app, 'd')
-	if !m.wait(m.grace, appIsDown) {
-		say.Line("app did not end within %v: killing it", m.grace)
-		tell(app, 'k')
-		clean = false
-		// Once runsv is told to end it closes the pipe that ./finish would need.
-		m.hurry = false
-		m.wait(rest, appIsDown)
-	}
+	clean := m.bringDown(app, m.grace)
+	clean = m.bringDown(data, drain) && clean
 	// runsv takes TERM as the order to bring its service down and to end. Its log service ends when all has
 	// been written. Everything else that is a child is an orphan of the app.
 	asked := map[int]bool{}
@@ -121,6 +116,21 @@ func (m *machine) stop() bool {
 	}
 	say.Line("stopped")
 	return clean
+}
+
+// bringDown has one service end, and kills it where it doesn't. It reports whether it ended by itself.
+func (m *machine) bringDown(folder string, grace time.Duration) bool {
+	isDown := func() bool { return serviceIsDown(folder) }
+	tell(folder, 'd')
+	if m.wait(grace, isDown) {
+		return true
+	}
+	say.Line("%s did not end within %v: killing it", filepath.Base(folder), grace)
+	tell(folder, 'k')
+	// Once runsv is told to end it closes the pipe that ./finish would need.
+	m.hurry = false
+	m.wait(rest, isDown)
+	return false
 }
 
 // wait reaps until a condition holds or no child is left, and reports whether that came within a limit and
@@ -153,11 +163,11 @@ func (m *machine) wait(limit time.Duration, done func() bool) bool {
 	}
 }
 
-// appIsDown reads what runsv says of the app: "down", "run, want down", "finish, want down". Where no runsv
-// is, the app isn't either: the kernel ends it with its runsv.
-func appIsDown() bool {
-	text, err := os.ReadFile(app + "/supervise/stat")
-	return err != nil || strings.HasPrefix(string(text), "down") || !isSupervised(app)
+// serviceIsDown reads what runsv says of a service: "down", "run, want down", "finish, want down". Where no runsv
+// is, there is nobody to ask: the app ends with its runsv, and what else is left gets TERM later.
+func serviceIsDown(folder string) bool {
+	text, err := os.ReadFile(folder + "/supervise/stat")
+	return err != nil || strings.HasPrefix(string(text), "down") || !isSupervised(folder)
 }
 
 // isSupervised reports whether a runsv has the service's folder: it then reads the one end of a FIFO.
@@ -169,15 +179,8 @@ func isSupervised(folder string) bool {
 	return fifo.Close() == nil
 }
 
-// tell has runsv do something with a service, as sv(8) has it.
 func tell(folder string, command byte) {
-	fifo, err := os.OpenFile(folder+"/supervise/control", os.O_WRONLY|syscall.O_NONBLOCK, 0)
-	if err == nil {
-		_, err = fifo.Write([]byte{command})
-		err = errors.Join(err, fifo.Close())
-	}
-	// Nobody reads it when the runsv was killed, or there was none yet.
-	if err != nil && !errors.Is(err, syscall.ENXIO) && !errors.Is(err, fs.ErrNotExist) {
+	if err := service.Tell(folder, command); err != nil {
 		say.Line("warning: %v", err)
 	}
 }

@@ -37,7 +37,7 @@ type Clock interface {
 
 // Options of a Keeper.
 type Options struct {
-	Clock   Clock
+	Clock   Clock                                      // nil: it is somebody else's, and only compared
 	PTP     func() (Reading, error)                    // nil where the kernel has no clock of the hypervisor
 	Parent  func(ctx context.Context) (Reading, error) // asks the parent
 	NSM     func() (Reading, error)                    // nil where there is no NSM
@@ -74,6 +74,9 @@ func (k *Keeper) Check(ctx context.Context) (time.Duration, error) {
 	}
 	k.checks.Inc(reading.Source)
 	k.offset.Set(reading.Offset.Seconds())
+	if k.options.Clock == nil {
+		return period, nil
+	}
 	correction := Decide(reading, k.options.Forward)
 	if err := k.apply(correction); err != nil {
 		return retry, fmt.Errorf("correct the clock by %v: %w", reading.Offset, err)
@@ -98,6 +101,9 @@ func (k *Keeper) apply(correction Correction) error {
 	return k.options.Clock.Run(correction.Run, correction.Over)
 }
 
+// Started says that the app has seen the time, though it was never checked: it is not to be set any more.
+func (k *Keeper) Started() { k.options.Forward = false }
+
 // Keep checks the clock again and again until the context ends. After is when to begin.
 func (k *Keeper) Keep(ctx context.Context, after time.Duration) {
 	for {
@@ -110,12 +116,13 @@ func (k *Keeper) Keep(ctx context.Context, after time.Duration) {
 		if ctx.Err() != nil {
 			return
 		}
-		k.complain(err)
+		k.Complain(err)
 		after = next
 	}
 }
 
-func (k *Keeper) complain(err error) {
+// Complain says an error, unless it was the last that was said.
+func (k *Keeper) Complain(err error) {
 	text := ""
 	if err != nil {
 		text = err.Error()
@@ -157,7 +164,7 @@ func (k *Keeper) read(ctx context.Context) (Reading, error) {
 	}
 	failed = errors.Join(failed, fmt.Errorf("parent: %w", err))
 	if witness != nil && notBefore(*witness, time.Now(), k.options.Epoch) == nil {
-		k.complain(failed)
+		k.Complain(failed)
 		return *witness, nil
 	}
 	return Reading{}, failed

@@ -233,6 +233,25 @@ func TestAClockThatCannotBeSetIsAnErrorAndAskedAgain(t *testing.T) {
 	}
 }
 
+func TestAClockThatIsSomebodyElsesIsOnlyCompared(t *testing.T) {
+	registry := metrics.NewRegistry()
+	next, err := New(Options{Forward: true, Metrics: registry, Parent: parent(time.Hour, nil)}).Check(t.Context())
+	var text strings.Builder
+	if failed := registry.WriteText(&text); failed != nil || err != nil || next != period ||
+		!strings.Contains(text.String(), "\ncage_clock_offset_seconds 3600\n") {
+		t.Errorf("got %v, %v and %s", next, err, text.String())
+	}
+}
+
+func TestAnAppThatHasStartedSeesNoLeap(t *testing.T) {
+	book := &notebook{}
+	keeper := New(Options{Clock: book, Forward: true, Parent: parent(time.Second, nil)})
+	keeper.Started()
+	if _, err := keeper.Check(t.Context()); err != nil || !slices.Equal(book.lines, []string{"run 1s over 5m0s"}) {
+		t.Errorf("got %v and %q", err, book.lines)
+	}
+}
+
 func TestKeepEndsWithItsContext(t *testing.T) {
 	leak.Check(t)
 	ctx, cancel := context.WithCancel(t.Context())

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"os"
 	"strconv"
 	"strings"
 	"testing"
@@ -180,6 +181,25 @@ func TestOwnLinesStayOneLine(t *testing.T) {
 	got := string(appendPrintable(nil, "open /a\nb\r\x1b[0m: é \xff"))
 	if want := `open /a\nb\r\x1b[0m: é \xff`; got != want {
 		t.Errorf("got %q, expected %q", got, want)
+	}
+}
+
+func TestLinesAreHeardWhereverTheyGo(t *testing.T) {
+	reader, writer, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer reader.Close()
+	var heard string
+	Also(func(line []byte) { heard = string(line) })
+	To(writer)
+	defer To(nil)
+	defer also.Store(nil)
+	Line("a\n%s", "b")
+	_ = writer.Close()
+	written, err := io.ReadAll(reader)
+	if want := `cage: a\nb` + "\n"; err != nil || string(written) != want || heard != want {
+		t.Errorf("got %q and %q, %v", written, heard, err)
 	}
 }
 

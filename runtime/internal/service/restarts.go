@@ -8,6 +8,7 @@ package service
 import (
 	"fmt"
 	"os"
+	"path/filepath"
 	"syscall"
 	"time"
 	"unsafe"
@@ -28,6 +29,7 @@ type restarts struct {
 	started time.Duration // 0: it is waiting
 	delay   time.Duration // the last one
 	due     time.Duration // not to be started before
+	count   int           // how often it ended when it was to run
 }
 
 // next is how long to wait before the start after one that ended by itself.
@@ -40,21 +42,26 @@ func (r restarts) next(now time.Duration) time.Duration {
 
 // load reads what save wrote. A file that isn't there or was cut off by the end of everything means a
 // service that was never started.
-func load() (r restarts) {
-	text, err := os.ReadFile(file)
+func load() restarts { return loadFrom(file) }
+
+func loadFrom(path string) (r restarts) {
+	text, err := os.ReadFile(path)
 	if err != nil {
 		return restarts{}
 	}
-	_, err = fmt.Sscanf(string(text), "%d %d %d %d end\n", &r.pid, &r.started, &r.delay, &r.due)
-	if err != nil || r.pid < 0 || r.started < 0 || r.delay < 0 || r.delay > maxDelay {
+	_, err = fmt.Sscanf(string(text), "%d %d %d %d %d end\n", &r.pid, &r.started, &r.delay, &r.due, &r.count)
+	if err != nil || r.pid < 0 || r.started < 0 || r.delay < 0 || r.delay > maxDelay || r.count < 0 {
 		return restarts{}
 	}
 	return r
 }
 
 func (r restarts) save() error {
-	return os.WriteFile(file, fmt.Appendf(nil, "%d %d %d %d end\n", r.pid, r.started, r.delay, r.due), 0o600)
+	return os.WriteFile(file, fmt.Appendf(nil, "%d %d %d %d %d end\n", r.pid, r.started, r.delay, r.due, r.count), 0o600)
 }
+
+// Restarts is how often a service ended when it was to run. The folder is the service's.
+func Restarts(folder string) int { return loadFrom(filepath.Join(folder, file)).count }
 
 // clock is CLOCK_MONOTONIC: the same for all processes, and setting the time of day doesn't move it.
 func clock() time.Duration {

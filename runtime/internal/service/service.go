@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
@@ -14,16 +15,39 @@ import (
 	"cagebuild.dev/runtime/internal/say"
 )
 
-// Start is the first thing that ./run does: it waits until the service may be started again. The wait is
-// here and not in ./finish because runsv ends ./run at once when the service is to go down.
-func Start(name string) error {
+// App is the name of the app's own service.
+const App = "app"
+
+// Folder is where runit finds the services, a folder each.
+const Folder = "/cage/service"
+
+// Tell has runsv do something with the service of a folder, as sv(8) has it: 'd' brings it down, 't' sends
+// TERM, 'k' kills it. It isn't an error if there is no runsv.
+func Tell(folder string, command byte) error {
+	fifo, err := os.OpenFile(filepath.Join(folder, "supervise/control"), os.O_WRONLY|syscall.O_NONBLOCK, 0)
+	if err == nil {
+		_, err = fifo.Write([]byte{command})
+		err = errors.Join(err, fifo.Close())
+	}
+	// Nobody reads it when the runsv was killed, or there was none yet.
+	if err != nil && !errors.Is(err, syscall.ENXIO) && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+// Start is the first thing that ./run does: it waits until the service may be started again, and then until
+// it is ready to, which may be nil. The wait is here and not in ./finish because runsv ends ./run at once when
+// the service is to go down.
+func Start(name string, ready func() error) error {
 	before := load()
 	if before.pid != 0 {
 		// No ./finish: the runsv that would have run it was killed, and the service's process with it.
 		say.Line("%s: ended with its supervisor", name)
 		killRest(name, before.pid)
+		before.count++
 	}
-	now := restarts{pid: os.Getpid(), delay: before.delay, due: before.due}
+	now := restarts{pid: os.Getpid(), delay: before.delay, due: before.due, count: before.count}
 	if err := now.save(); err != nil {
 		return err
 	}
@@ -31,21 +55,29 @@ func Start(name string) error {
 	if wait := min(before.due-clock(), maxDelay); wait > 0 {
 		time.Sleep(wait)
 	}
+	if ready != nil {
+		if err := ready(); err != nil {
+			return err
+		}
+	}
 	now.started = clock()
 	return now.save()
 }
 
 // Finish is ./finish: it says how the service ended, ends what the service has left behind, and decides
-// when it may start again. Code and signal are the arguments that runsv calls it with.
+// when it may start again. Code and signal are the arguments that runsv calls it with. An end that was asked
+// for and in order is worth a line for the app alone.
 func Finish(name, code, signal string) error {
 	before := load()
-	now := restarts{delay: before.delay, due: before.due}
+	now := restarts{delay: before.delay, due: before.due, count: before.count}
 	// A ./run that was told to end before it came to run the service is no news. One that ended so by
 	// itself is: it couldn't start it.
 	news := before.started != 0 || before.pid == 0
 	if wantsDown() {
-		now, news = restarts{}, before.started != 0
+		now = restarts{count: before.count}
+		news = before.started != 0 && (name == App || code != "0")
 	} else if news {
+		now.count++
 		now.delay = before.next(clock())
 		now.due = clock() + now.delay
 	}

@@ -1,8 +1,11 @@
 package service
 
 import (
+	"errors"
 	"os"
+	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -27,7 +30,7 @@ func TestTheDelayGrowsAndIsForgottenAfterAGoodRun(t *testing.T) {
 
 func TestWhatIsSavedIsLoaded(t *testing.T) {
 	t.Chdir(t.TempDir())
-	want := restarts{pid: 7, started: 1, delay: maxDelay, due: 1 << 60}
+	want := restarts{pid: 7, started: 1, delay: maxDelay, due: 1 << 60, count: 3}
 	if err := want.save(); err != nil {
 		t.Fatal(err)
 	}
@@ -39,8 +42,8 @@ func TestWhatIsSavedIsLoaded(t *testing.T) {
 func TestAFileThatIsNotAsSavedIsNone(t *testing.T) {
 	t.Chdir(t.TempDir())
 	for _, text := range []string{
-		"", "1", "1 2 3 4", "1 2 3 4 en", "x 2 3 4 end\n", "-1 2 3 4 end\n", "1 -2 3 4 end\n", "1 2 30000000001 4 end\n",
-		"1 2 99999999999999999999 4 end\n",
+		"", "1", "1 2 3 4", "1 2 3 4 end\n", "1 2 3 4 5 en", "x 2 3 4 5 end\n", "-1 2 3 4 5 end\n",
+		"1 -2 3 4 5 end\n", "1 2 30000000001 4 5 end\n", "1 2 99999999999999999999 4 5 end\n", "1 2 3 4 -5 end\n",
 	} {
 		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
@@ -105,7 +108,7 @@ func TestStartSaysThatItRuns(t *testing.T) {
 	if err := before.save(); err != nil {
 		t.Fatal(err)
 	}
-	if err := Start("app"); err != nil {
+	if err := Start("app", nil); err != nil {
 		t.Fatal(err)
 	}
 	got := load()
@@ -126,5 +129,70 @@ func TestHowItEndedIsSaid(t *testing.T) {
 		if got := describe(code, signal); got != want {
 			t.Errorf("%s: got %q, expected %q", arguments, got, want)
 		}
+	}
+}
+
+func TestEndsAreCounted(t *testing.T) {
+	before := restarts{pid: nobody, started: 1, count: 4}
+	for stat, want := range map[string]int{"finish\n": 5, "finish, want down\n": 4} {
+		if got := finish(t, before, stat).count; got != want {
+			t.Errorf("%q: got %d, expected %d", stat, got, want)
+		}
+		if got := Restarts("."); got != want {
+			t.Errorf("%q: got %d, expected %d", stat, got, want)
+		}
+	}
+	// Its runsv was killed, and it with that.
+	if err := before.save(); err != nil {
+		t.Fatal(err)
+	}
+	if err := Start("app", nil); err != nil {
+		t.Fatal(err)
+	}
+	if got := Restarts("."); got != 5 {
+		t.Errorf("got %d", got)
+	}
+	if got := Restarts("nowhere"); got != 0 {
+		t.Errorf("got %d", got)
+	}
+}
+
+func TestAServiceThatNeverBecomesReadyWasNotStarted(t *testing.T) {
+	t.Chdir(t.TempDir())
+	broken := errors.New("not ready")
+	if err := Start("app", func() error { return broken }); !errors.Is(err, broken) {
+		t.Errorf("got %v", err)
+	}
+	if got := load(); got.pid != os.Getpid() || got.started != 0 {
+		t.Errorf("got %+v", got)
+	}
+}
+
+func TestARunsvIsTold(t *testing.T) {
+	folder := t.TempDir()
+	if err := Tell(folder, 'd'); err != nil {
+		t.Errorf("without one: %v", err)
+	}
+	control := filepath.Join(folder, "supervise/control")
+	if err := os.Mkdir(filepath.Dir(control), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Mkfifo(control, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := Tell(folder, 'd'); err != nil {
+		t.Errorf("a killed one: %v", err)
+	}
+	runsv, err := os.OpenFile(control, os.O_RDWR|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer runsv.Close()
+	if err := Tell(folder, 't'); err != nil {
+		t.Error(err)
+	}
+	var got [2]byte
+	if size, err := runsv.Read(got[:]); err != nil || size != 1 || got[0] != 't' {
+		t.Errorf("got %q, %v", got[:size], err)
 	}
 }
