@@ -131,7 +131,7 @@ func (e *Egress) start() (err error) {
 		return fmt.Errorf("resolver: %w", err)
 	}
 	if e.options.Rules.HasNames() {
-		configure()
+		e.configure()
 	}
 	e.serveNetworks()
 	return e.serveNames()
@@ -151,19 +151,19 @@ func listenerLimit() int {
 func (e *Egress) serveNames() error {
 	for _, name := range e.options.Rules.Names() {
 		if isOwn(name, e.options.Name) {
-			say.Line("egress: the rules for %s are of no use: this is the enclave's own name", name)
+			e.notes.say("own", "egress: the rules for %s are of no use: this is the enclave's own name", name)
 			continue
 		}
 		switch _, err := e.names.add(name); {
 		case errors.Is(err, errFull):
-			say.Line("egress: %s: %v", name, err)
+			e.notes.say("full", "egress: %s: %v", name, err)
 		case err != nil:
 			return err
 		}
 	}
 	for name, address := range e.names.all() {
 		if _, err := e.serveName(name, address); err != nil {
-			say.Line("egress: %s: %v", name, err)
+			e.notes.say("failed "+name, "egress: %s: %v", name, err)
 		}
 	}
 	return nil

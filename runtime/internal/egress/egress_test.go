@@ -7,7 +7,6 @@ import (
 	"io"
 	"net"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -75,49 +74,6 @@ func TestWithoutRulesNothingListens(t *testing.T) {
 	}
 	if err := c.Drain(t.Context()); err != nil {
 		t.Error(err)
-	}
-}
-
-// The resolver of the C library, and what is built on it.
-func TestOtherResolvers(t *testing.T) {
-	run(t, Options{Rules: allow(t, "api.example.com 443", "*.x.com 443"), Name: "cage"})
-	isolate.Replace(t, "/etc/nsswitch.conf", "hosts: files dns\n")
-	connect := `import socket, sys
-with socket.create_connection((sys.argv[1], 443)) as s:
-    s.sendall(b"hello"); s.shutdown(socket.SHUT_WR)
-    print(s.makefile().read())`
-	node := `const s = require("net").connect({host: process.argv[1], port: 443, allowHalfOpen: true});
-s.on("data", d => process.stdout.write(d)); s.on("error", e => { console.log(e.code); process.exit(2); });
-s.end("hello");`
-	for _, given := range []struct {
-		command []string
-		want    string
-		fails   bool
-	}{
-		{command: []string{"getent", "ahosts", "api.example.com"}, want: "127.64.0.1"},
-		{command: []string{"getent", "ahostsv4", "API.example.com."}, want: "127.64.0.1"}, // AI_ADDRCONFIG
-		{command: []string{"getent", "hosts", "127.64.0.1"}, want: "api.example.com"},
-		{command: []string{"getent", "ahosts", "cage"}, want: "127.0.0.1"},
-		{command: []string{"getent", "ahosts", "www.localhost"}, want: "127.0.0.1"},
-		{command: []string{"getent", "ahosts", "x.com"}, fails: true},
-		{command: []string{"getent", "ahosts", "evilx.com"}, fails: true},
-		{command: []string{"python3", "-c", connect, "api.example.com"}, want: "api.example.com 443\nhello"},
-		{command: []string{"python3", "-c", connect, "a.b.x.com"}, want: "a.b.x.com 443\nhello"},
-		{command: []string{"python3", "-c", connect, "x.com"}, want: "Name or service not known", fails: true},
-		{command: []string{"node", "-e", node, "b.x.com"}, want: "b.x.com 443\nhello"},
-		{command: []string{"node", "-e", node, "x.com"}, want: "ENOTFOUND", fails: true},
-		{command: []string{"busybox", "nslookup", "c.x.com"}, want: "Address: 127.64.0."},
-	} {
-		if _, err := exec.LookPath(given.command[0]); err != nil {
-			t.Logf("%s is left out: not installed", given.command[0])
-			continue
-		}
-		ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
-		output, err := exec.CommandContext(ctx, given.command[0], given.command[1:]...).CombinedOutput()
-		cancel()
-		if (err != nil) != given.fails || !strings.Contains(string(output), given.want) {
-			t.Errorf("%.80q: %v, expected %q:\n%s", given.command, err, given.want, output)
-		}
 	}
 }
 

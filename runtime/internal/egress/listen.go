@@ -7,7 +7,6 @@ import (
 
 	"cagebuild.dev/runtime/internal/netlink"
 	"cagebuild.dev/runtime/internal/rules"
-	"cagebuild.dev/runtime/internal/say"
 )
 
 // serveName listens at a name's address on the ports that rules allow, where it doesn't yet. It reports
@@ -27,9 +26,9 @@ func (e *Egress) serveName(name string, address netip.Addr) (isServed bool, err 
 // nothing on a machine that has no other address than 127.0.0.1.
 var configured = netip.PrefixFrom(pool.Addr(), pool.Addr().BitLen())
 
-func configure() {
+func (e *Egress) configure() {
 	if err := netlink.AddAddress(configured); err != nil {
-		say.Line("egress: some programs will resolve no names: %v", err)
+		e.notes.say("configure", "egress: some programs will resolve no names: %v", err)
 	}
 }
 
@@ -40,7 +39,7 @@ func (e *Egress) serveNetworks() {
 	usable := networks[:0]
 	for _, network := range networks {
 		if err := netlink.AddLocal(network.Prefix); err != nil {
-			sayUnusable(network, err)
+			e.sayUnusable(network, err)
 			continue
 		}
 		usable = append(usable, network)
@@ -54,7 +53,7 @@ func (e *Egress) serveNetworks() {
 			continue
 		}
 		if err := e.acceptor.listen(everywhere); err != nil {
-			sayUnusable(network, err)
+			e.sayUnusable(network, err)
 			continue
 		}
 		e.anyPorts[everywhere] = true
@@ -64,13 +63,14 @@ func (e *Egress) serveNetworks() {
 			continue
 		}
 		if err := e.listen(netip.AddrPortFrom(network.Prefix.Addr(), network.Port)); err != nil {
-			sayUnusable(network, err)
+			e.sayUnusable(network, err)
 		}
 	}
 }
 
-func sayUnusable(network rules.Network, err error) {
-	say.Line("egress: the rule %s, port %d can't be served: %v", network.Prefix, network.Port, err)
+func (e *Egress) sayUnusable(network rules.Network, err error) {
+	rule := fmt.Sprintf("%s, port %d", network.Prefix, network.Port)
+	e.notes.say("rule "+rule, "egress: the rule %s can't be served: %v", rule, err)
 }
 
 func isSingle(network rules.Network) bool { return network.Prefix.IsSingleIP() }
