@@ -115,6 +115,23 @@ func TestAddressesAndNetworks(t *testing.T) {
 	c.expect(t, "", "a connection is reset: no rule allows 127.0.0.1, port 443")
 }
 
+// A rule that the kernel can't serve costs a line, and the others work.
+func TestAKernelWithoutIPv6(t *testing.T) {
+	isolate.Need(t)
+	const path = "/proc/sys/net/ipv6/conf/all/disable_ipv6"
+	if err := os.WriteFile(path, []byte("1"), 0); err != nil && !errors.Is(err, os.ErrNotExist) {
+		t.Skipf("IPv6 can't be turned off: %v", err)
+	}
+	t.Cleanup(func() { _ = os.WriteFile(path, []byte("0"), 0) })
+	c := run(t, Options{
+		Rules: allow(t, "2001:db8:9::7 443", "2001:db8:a::/48 443", "10.30.0.0/16 443", "a.example.com 80"), Name: "cage",
+	})
+	reach(t, "10.30.1.2:443", "10.30.1.2 443")
+	reach(t, "a.example.com:80", "a.example.com 80")
+	c.expect(t, "", "the rule 2001:db8:9::7/128, port 443 can't be served: make local 2001:db8:9::7/128: rtnetlink: ",
+		"the rule 2001:db8:a::/48, port 443 can't be served: make local 2001:db8:a::/48: rtnetlink: ")
+}
+
 // A name's port that is listened on at all addresses is still that name's alone.
 func TestOneNamesPortIsNotAnothers(t *testing.T) {
 	run(t, Options{Rules: allow(t, "a.example.com 443", "b.example.com 80", "198.51.100.0/24 443"), Name: "cage"})

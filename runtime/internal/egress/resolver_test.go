@@ -6,6 +6,8 @@ import (
 	"strings"
 	"testing"
 
+	"cagebuild.dev/runtime/internal/dns"
+	"cagebuild.dev/runtime/internal/netlink/isolate"
 	"cagebuild.dev/runtime/internal/relay"
 )
 
@@ -140,4 +142,54 @@ func TestReversed(t *testing.T) {
 			t.Errorf("%s: got %s, %v; expected %q", name, got, ok, want)
 		}
 	}
+}
+
+// Whatever is asked, an address is only answered for what a rule allows, and for the enclave itself.
+func FuzzResolve(f *testing.F) {
+	for _, name := range []string{
+		"api.example.com", "A.X.com", "x.com", "evilx.com", "localhost", "a.localhost", "cage", "1.0.64.127.in-addr.arpa",
+		"1." + strings.Repeat("0.", 31) + "ip6.arpa", `a\.x.com`, "xn--bcher-kva.x.com", "", "in-addr.arpa",
+	} {
+		f.Add(name, uint16(dns.TypeA), uint16(dns.ClassIN))
+		f.Add(name, uint16(dns.TypeANY), uint16(dns.ClassIN))
+		f.Add(name, uint16(dns.TypePTR), uint16(dns.ClassIN))
+	}
+	isolate.Need(f)
+	set := allow(f, "api.example.com 443", "*.x.com 443")
+	e, err := New(Options{Rules: set, Name: "cage", Relay: relayFor(f), Resolver: "127.0.0.1:0", MaxNames: 100})
+	if err != nil {
+		f.Fatal(err)
+	}
+	e.notes.line = func(string, ...any) {}
+	if err := e.Start(); err != nil {
+		f.Fatal(err)
+	}
+	f.Cleanup(e.stop)
+	f.Fuzz(func(t *testing.T, name string, wanted, class uint16) {
+		answer := e.resolve(dns.Question{Name: name, Type: dns.Type(wanted), Class: dns.Class(class)})
+		if answer.Code != dns.NoError && len(answer.Records) > 0 {
+			t.Errorf("%q: %v with %v", name, answer.Code, answer.Records)
+		}
+		for _, record := range answer.Records {
+			if !record.Asked || wanted != uint16(record.Type) && wanted != uint16(dns.TypeANY) || class != uint16(dns.ClassIN) {
+				t.Errorf("%q, type %d, class %d: got %v", name, wanted, class, record)
+			}
+			lower := strings.ToLower(name)
+			address, isAddress := netip.AddrFromSlice(record.Data)
+			switch {
+			case record.Type == dns.TypePTR:
+				if !strings.HasSuffix(lower, ".arpa") {
+					t.Errorf("%q: got %v", name, record)
+				}
+			case !isAddress:
+				t.Errorf("%q: got %v", name, record)
+			case isInPool(address):
+				if !set.Name(name, 443) {
+					t.Errorf("%q, which no rule allows, is %s", name, address)
+				}
+			case !address.IsLoopback() || lower != "cage" && lower != "localhost" && !strings.HasSuffix(lower, ".localhost"):
+				t.Errorf("%q is %s", name, address)
+			}
+		}
+	})
 }
