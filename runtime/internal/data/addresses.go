@@ -33,12 +33,12 @@ type addresses struct {
 
 // findAddresses reads the URLs that were given, and looks at the machine for what wasn't.
 func findAddresses(listen, parent string) (found addresses, err error) {
-	cid, err := transport.LocalCID()
-	isVsock := err == nil
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return found, fmt.Errorf("own CID: %w", err)
+	cid, missing := transport.LocalCID()
+	if missing != nil && !errors.Is(missing, fs.ErrNotExist) {
+		return found, fmt.Errorf("own CID: %w", missing)
 	}
 	found.ownCID = cid
+	isVsock := missing == nil
 	switch {
 	case listen != "":
 		if found.listen, err = parse(listen); err != nil {

@@ -328,6 +328,19 @@ func TestWithoutNSMAndParentTheRestWorks(t *testing.T) {
 	}
 }
 
+func TestWithoutAVsockTheAppCanBeServedAllTheSame(t *testing.T) {
+	if _, err := transport.LocalCID(); err == nil {
+		t.Skip("this machine has a vsock")
+	}
+	c := prepare(t, nil)
+	c.options.Listen, c.options.Parent, c.guest.Path = "", "", c.options.Folder
+	c.start()
+	defer http.DefaultClient.CloseIdleConnections()
+	if status, text := ask(t, http.DefaultClient, "GET", "http://"+api.Address+"/health", "", ""); status != 200 {
+		t.Errorf("got %d %q", status, text)
+	}
+}
+
 func TestStreamsThatSayNothingOrGarbageHoldNobodyUp(t *testing.T) {
 	port := echoApp(t)
 	c := prepare(t, map[string]any{"ingress": []any{ingressOf(port, nil)}}).start()
