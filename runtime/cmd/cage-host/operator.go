@@ -19,9 +19,9 @@ import (
 )
 
 const (
-	maxNonce = 512     // of an attestation document, in bytes
+	maxNonce = 512       // of an attestation document, in bytes
 	maxChain = 256 << 10 // of certificates, in bytes
-	maxKey   = 4 << 10 // of a public key file
+	maxKey   = 4 << 10   // of a public key file
 )
 
 // operate runs a command that asks a running enclave. It ends when it is interrupted.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"net"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -18,9 +19,30 @@ const (
 	maxPause   = time.Second
 )
 
+// Listener remembers that it was closed, whatever error Accept then returns.
+type Listener struct {
+	transport.Listener
+	closed atomic.Bool
+}
+
+// Close ends Accept.
+func (l *Listener) Close() error {
+	l.closed.Store(true)
+	return l.Listener.Close()
+}
+
+// Listen begins to listen at an address.
+func Listen(address transport.Address) (*Listener, error) {
+	listener, err := address.Listen()
+	if err != nil {
+		return nil, err
+	}
+	return &Listener{Listener: listener}, nil
+}
+
 // Loop accepts connections until the listener is closed, and calls handle with each. Failures, such as having too
 // many open files, are said and waited out: whoever listens must not stop doing so.
-func Loop(listener transport.Listener, lines *journal.Limited, handle func(transport.Conn)) {
+func Loop(listener *Listener, lines *journal.Limited, handle func(transport.Conn)) {
 	pause := firstPause
 	for {
 		conn, err := listener.Accept()
@@ -28,7 +50,7 @@ func Loop(listener transport.Listener, lines *journal.Limited, handle func(trans
 		case err == nil:
 			pause = firstPause
 			handle(conn)
-		case errors.Is(err, net.ErrClosed):
+		case listener.closed.Load():
 			return
 		default:
 			lines.Line("accept at %v: %v", listener.Addr(), err)

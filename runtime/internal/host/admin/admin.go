@@ -13,6 +13,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
+	"log"
 	"net"
 	"net/http"
 	"strings"
@@ -77,6 +79,7 @@ func New(options Options) *Server {
 		WriteTimeout:      2 * requestTimeout,
 		IdleTimeout:       time.Minute,
 		MaxHeaderBytes:    maxHeader,
+		ErrorLog:          log.New(io.Discard, "", 0), // clients' mistakes
 	}
 	return s
 }
@@ -207,7 +210,12 @@ func (b *bounded) Accept() (net.Conn, error) {
 	conn, err := b.Listener.Accept()
 	if err != nil {
 		<-b.room
-		return nil, temporary(err)
+		select {
+		case <-b.closed:
+			return nil, net.ErrClosed
+		default:
+			return nil, passing{err}
+		}
 	}
 	return &leaving{Conn: conn, leave: sync.OnceFunc(func() { <-b.room })}, nil
 }
@@ -232,10 +240,3 @@ type passing struct{ error }
 
 func (passing) Timeout() bool   { return false }
 func (passing) Temporary() bool { return true }
-
-func temporary(err error) error {
-	if errors.Is(err, net.ErrClosed) {
-		return err
-	}
-	return passing{err}
-}

@@ -9,16 +9,15 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 	"unicode/utf8"
 
 	"cagebuild.dev/runtime/internal/host/journal"
 	"cagebuild.dev/runtime/internal/transport"
-	"cagebuild.dev/runtime/internal/wire"
 )
 
 // Limits of what is taken from a guest, in bytes.
@@ -37,28 +36,10 @@ const (
 const answerTimeout = 30 * time.Second
 
 // Client asks a guest over control streams. It keeps none open.
-type Client struct {
-	guest transport.Address
-	http  http.Client
-}
+type Client struct{ guest transport.Address }
 
 // New returns a Client of the guest that listens at an address.
-func New(guest transport.Address) *Client {
-	c := &Client{guest: guest}
-	c.http = http.Client{
-		Transport: &http.Transport{
-			DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-				return Open(ctx, guest, wire.Hello{Stream: wire.Control})
-			},
-			DisableKeepAlives:      true,
-			DisableCompression:     true, // nothing small may become large
-			MaxResponseHeaderBytes: maxHeader,
-			ResponseHeaderTimeout:  answerTimeout,
-		},
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-	}
-	return c
-}
+func New(guest transport.Address) *Client { return &Client{guest: guest} }
 
 // StatusError is an answer that says no.
 type StatusError struct {
@@ -83,18 +64,12 @@ func (c *Client) ask(ctx context.Context, method, path, kind string, body []byte
 	if kind != "" {
 		request.Header.Set("Content-Type", kind)
 	}
-	response, err := c.http.Do(request)
+	response, err := exchange(ctx, c.guest, request)
 	if err != nil {
-		var wrapped *url.Error
-		if errors.As(err, &wrapped) {
-			err = wrapped.Err // without the made-up URL
-		}
 		return nil, fmt.Errorf("guest at %v: %s", c.guest, describe(err))
 	}
-	for _, code := range wanted {
-		if response.StatusCode == code {
-			return response, nil
-		}
+	if slices.Contains(wanted, response.StatusCode) {
+		return response, nil
 	}
 	defer func() { _ = response.Body.Close() }()
 	text, _ := io.ReadAll(io.LimitReader(response.Body, maxProblem))
@@ -110,14 +85,15 @@ func problem(body []byte) string {
 	if json.Unmarshal(body, &said) == nil && said.Error != "" {
 		text = said.Error
 	}
-	return journal.Printable(strings.TrimSpace(text))
+	return cut(journal.Printable(strings.TrimSpace(text)))
 }
 
-// describe is an error's text, bounded and printable: net/http quotes what the other side has sent.
-func describe(err error) string {
-	text := journal.Printable(err.Error())
+// describe is an error's text, bounded and printable: errors quote what the other side has sent.
+func describe(err error) string { return cut(journal.Printable(err.Error())) }
+
+func cut(text string) string {
 	if len(text) > maxProblem {
-		text = text[:maxProblem] + "…"
+		text = strings.ToValidUTF8(text[:maxProblem], "") + "…"
 	}
 	return text
 }

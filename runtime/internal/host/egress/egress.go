@@ -75,7 +75,7 @@ func New(options Options) *Server {
 
 // Listener is where one guest's streams arrive.
 type Listener struct {
-	listener transport.Listener
+	listener *accept.Listener
 	loop     sync.WaitGroup
 }
 
@@ -91,7 +91,7 @@ func (l *Listener) Addr() net.Addr { return l.listener.Addr() }
 // Listen begins to accept streams. On vsock they have to come from the guest's own CID: other enclaves of the
 // machine reach the same port.
 func (s *Server) Listen(address transport.Address, cid uint32) (*Listener, error) {
-	listener, err := address.Listen()
+	listener, err := accept.Listen(address)
 	if err != nil {
 		return nil, err
 	}

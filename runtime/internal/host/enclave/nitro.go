@@ -207,19 +207,12 @@ func (n *Nitro) Start(ctx context.Context, announce func(Place) error) (Enclave,
 			return nil, err
 		}
 	}
-	data, err := n.run(ctx, n.words()...)
+	started, err := n.runEnclave(ctx)
 	if err != nil {
 		// It may have begun what it couldn't finish, or was cut off.
 		cleaning, cancel := context.WithTimeout(context.WithoutCancel(ctx), commandTimeout)
 		defer cancel()
 		return nil, errors.Join(err, n.cleanNamed(cleaning))
-	}
-	var started description
-	if err := json.Unmarshal(data, &started); err != nil {
-		return nil, fmt.Errorf("nitro-cli run-enclave: %w", err)
-	}
-	if started.EnclaveID == "" || started.EnclaveCID < MinCID {
-		return nil, fmt.Errorf("nitro-cli run-enclave: named no enclave: id %q, CID %d", started.EnclaveID, started.EnclaveCID)
 	}
 	if err := n.took(started, announce); err != nil {
 		return nil, errors.Join(err, n.terminate(context.WithoutCancel(ctx), started.EnclaveID))
@@ -232,6 +225,21 @@ func (n *Nitro) Start(ctx context.Context, announce func(Place) error) (Enclave,
 	}
 	go running.watch()
 	return running, nil
+}
+
+func (n *Nitro) runEnclave(ctx context.Context) (started description, err error) {
+	data, err := n.run(ctx, n.words()...)
+	if err != nil {
+		return started, err
+	}
+	if err := json.Unmarshal(data, &started); err != nil {
+		return started, fmt.Errorf("nitro-cli run-enclave: %w", err)
+	}
+	if started.EnclaveID == "" || started.EnclaveCID < MinCID {
+		return started, fmt.Errorf("nitro-cli run-enclave: named no enclave: id %q, CID %d",
+			started.EnclaveID, started.EnclaveCID)
+	}
+	return started, nil
 }
 
 // took notes an enclave for the case that this program gets killed, and announces where it is.

@@ -46,7 +46,7 @@ type Server struct {
 	loops   sync.WaitGroup
 
 	mutex     sync.Mutex
-	listeners []transport.Listener
+	listeners []*accept.Listener
 	closed    bool
 
 	failures, refusals *journal.Limited
@@ -72,7 +72,7 @@ func New(options Options) *Server {
 
 // Listen begins to accept clients for a port of the cage, and returns where.
 func (s *Server) Listen(publication Publication) (net.Addr, error) {
-	listener, err := publication.Address.Listen()
+	listener, err := accept.Listen(publication.Address)
 	if err != nil {
 		return nil, err
 	}
