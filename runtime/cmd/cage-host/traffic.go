@@ -180,7 +180,10 @@ func run(arguments []string) error {
 	replace := f.Bool("replace", false, "end an enclave of the same name that runs already, whoever started it")
 	emulator := f.Bool("emulator", false, "run the image in QEMU, without AWS's hardware: for development. Nothing is attested")
 	qemu := f.String("qemu", "qemu-system-x86_64", "`PROGRAM` of the emulator, with the machine nitro-enclave")
-	device := f.String("vhost-device-vsock", "vhost-device-vsock", "`PROGRAM` that is the emulator's vsock")
+	device := f.String("vsock-device", enclave.VhostDeviceVsock,
+		"`COMMAND` that is the emulator's vsock, whose words may hold {device}, the socket that QEMU connects to, {vsock},\n"+
+			"that of the host's streams, {cid} and {parent}")
+	parent := f.number("parent-cid", 2, 2, 3, "the parent's `CID`, as the emulator's vsock has it")
 	firmware := f.String("firmware", "", "`FOLDER` with the emulator's firmware, if it isn't where QEMU looks")
 	accel := f.String("accel", "tcg", "what the emulator computes with: `tcg or kvm`")
 	if _, err := f.parse(arguments, 0, 0); err != nil {
@@ -217,7 +220,7 @@ func run(arguments []string) error {
 			return fmt.Errorf("%s is for %s: the emulator's machine nitro-enclave is for x86_64 alone", *t.eif, cage.Architecture)
 		}
 		driver = &enclave.Emulator{
-			Config: config, State: folder, QEMU: *qemu, Vsock: *device, Firmware: *firmware, Accel: *accel,
+			Config: config, State: folder, QEMU: *qemu, Vsock: *device, Parent: *parent, Firmware: *firmware, Accel: *accel,
 			Journal: journal.Standard,
 		}
 	}

@@ -85,7 +85,8 @@ func TestTooManyOpenFilesAreWaitedOut(t *testing.T) {
 
 func TestRoomIsBounded(t *testing.T) {
 	room := NewRoom(2)
-	if !room.Enter() || !room.Enter() || room.Enter() || room.Used() != 2 {
+	first, second, third := room.Enter(), room.Enter(), room.Enter()
+	if !first || !second || third || room.Used() != 2 {
 		t.Error("more than two")
 	}
 	room.Leave()

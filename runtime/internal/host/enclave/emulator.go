@@ -23,22 +23,26 @@ const (
 	emulatedCID = 16
 	machine     = "nitro-enclave"
 
-	// appended follows the measured command line, and is not measured. The parent of an emulated enclave is CID 2, and
-	// there is no keyboard controller to restart by.
-	appended = "cagebuild.parent_cid=2 reboot=t panic=1"
+	// appended follows the measured command line, and is not measured: the parent's CID, and a way to restart without a
+	// keyboard controller.
+	appended = "cagebuild.parent_cid=%d reboot=t panic=1"
 
 	quiet         = 500 * time.Millisecond // after which the start of a console's line is shown
 	deviceTimeout = 10 * time.Second
 	deviceStep    = 20 * time.Millisecond
 )
 
-// Emulator runs enclaves in QEMU's machine nitro-enclave, with a vsock of vhost-device-vsock. Nothing about them is
+// VhostDeviceVsock is the command of the vsock device that rust-vmm has. It knows no other parent than CID 2.
+const VhostDeviceVsock = "vhost-device-vsock --vm guest-cid={cid},socket={device},uds-path={vsock}"
+
+// Emulator runs enclaves in QEMU's machine nitro-enclave, with a vsock device that is another program. Nothing about them is
 // attested by AWS, and whoever runs them reads their memory.
 type Emulator struct {
 	Config   Config
 	State    *State
 	QEMU     string // program: a path, or a name in PATH
-	Vsock    string // vhost-device-vsock
+	Vsock    string // command of the vsock device: words; {device}, {vsock}, {cid} and {parent} are replaced
+	Parent   int    // CID of the parent, as the device has it
 	Firmware string // folder with qboot.rom; empty: QEMU's own
 	Accel    string // "tcg" or "kvm"
 	Journal  *journal.Journal
@@ -48,7 +52,7 @@ type Emulator struct {
 func (e *Emulator) Check(ctx context.Context) error {
 	for _, tool := range []struct{ program, flag, hint string }{
 		{e.QEMU, "--qemu", "QEMU 9.2 or newer, built with libcbor, has the machine " + machine},
-		{e.Vsock, "--vhost-device-vsock", "Debian's package and the crate have that name"},
+		{e.device("", Place{})[0], "--vsock-device", "Debian's package and the crate have that name"},
 	} {
 		if _, err := exec.LookPath(tool.program); err != nil {
 			return fmt.Errorf("the emulator needs %s: %w (%s; %s says where it is)", tool.program, err, tool.hint, tool.flag)
@@ -92,6 +96,20 @@ func (e *Emulator) place() Place {
 		Guest:  transport.Address{Scheme: "hybrid", Path: path, Port: GuestPort},
 		Parent: transport.Address{Scheme: "hybrid", Path: path, Port: ParentBase + cid},
 	}
+}
+
+// device is the command line of the vsock device.
+func (e *Emulator) device(socket string, place Place) []string {
+	words := strings.Fields(e.Vsock)
+	if len(words) == 0 {
+		return []string{""}
+	}
+	values := strings.NewReplacer("{device}", socket, "{vsock}", place.Guest.Path,
+		"{cid}", strconv.FormatUint(uint64(place.CID), 10), "{parent}", strconv.Itoa(e.Parent))
+	for index := range words {
+		words[index] = values.Replace(words[index])
+	}
+	return words
 }
 
 // emulated is a running QEMU with its device.
@@ -150,8 +168,8 @@ func (e *Emulator) Start(ctx context.Context, announce func(Place) error) (Encla
 // launch starts the device, then QEMU, and sees to it that neither stays without the other.
 func (e *Emulator) launch(ctx context.Context, place Place) (*emulated, error) {
 	socket := e.State.Path("vhost.sock")
-	device, err := e.spawn("vsock", exec.Command(e.Vsock, "--vm",
-		fmt.Sprintf("guest-cid=%d,socket=%s,uds-path=%s", place.CID, socket, place.Guest.Path)))
+	words := e.device(socket, place)
+	device, err := e.spawn("vsock", exec.Command(words[0], words[1:]...))
 	if err != nil {
 		return nil, err
 	}
@@ -198,7 +216,7 @@ func (e *Emulator) arguments(socket string) []string {
 		"-kernel", e.Config.EIF,
 		"-nographic", "-nodefaults", "-no-user-config", "-no-reboot", "-serial", "stdio",
 		"-chardev", "socket,id=c,path="+option(socket),
-		"-append", appended,
+		"-append", fmt.Sprintf(appended, e.Parent),
 	)
 }
 
