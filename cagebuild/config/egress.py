@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 
 from cagebuild.config.model import EgressRule
+from cagebuild.config.ports import RESERVED
 
 _LABEL = re.compile(r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?", re.ASCII)
 _RULE = re.compile(r"(?P<host>\[[^\[\]]*\](?:/[0-9]*)?|[^:\[\]]*)(?::(?P<port>[^:]*))?", re.DOTALL)
@@ -50,6 +51,11 @@ def parse_rule(text: str) -> EgressRule:
         raise RuleError(
             message=f"'{port_text[:20]}' is not a port",
             hint="one number from 1 to 65535; every port is a rule of its own",
+        )
+    if "/" in host and int(port_text) in RESERVED:
+        raise RuleError(
+            message=f"port {port_text} is taken inside the enclave by {RESERVED[int(port_text)]}",
+            hint="name single addresses instead of a network",
         )
     return EgressRule(host=host, port=int(port_text))
 
@@ -123,12 +129,24 @@ def _name(text: str) -> str:
             message=f"'{text[:60]}' is not a host name" if text else "has no host",
             hint='such as "api.example.com:443"',
         )
+    if any(label.startswith("xn--") and not _is_punycode(label) for label in labels):
+        raise RuleError(message=f"'{text[:60]}' has an xn-- part that stands for no letters")
     if _LAST_NUMBER.fullmatch(labels[-1]):
         # Resolvers take such names for addresses: "0x7f.1" is 127.0.0.1 to most of them.
         raise RuleError(message=f"'{text[:60]}' ends in a number, as only addresses do")
     if labels[-1] == "localhost":
         raise RuleError(message="localhost never leaves a cage")
     return name
+
+
+def _is_punycode(label: str) -> bool:
+    """Whether a label of an international name (RFC 5891: an A-label) can be decoded."""
+    try:
+        decoded = label.removeprefix("xn--").encode().decode("punycode")
+        decoded.encode()
+    except UnicodeError:
+        return False
+    return not decoded.isascii()
 
 
 def _punycode(text: str) -> str:

@@ -89,6 +89,11 @@ def test_rules(text: str, host: str, port: int) -> None:
         "localhost:443",
         "a.localhost:443",
         "bücher.example:443",
+        "xn--.example:443",
+        "a.xn--bcher-kv.example:443",
+        "xn--99999999.example:443",
+        "10.0.0.0/8:53",
+        "10.0.0.0/8:9001",
         "\u212aelvin.example:443",
     ],
 )
