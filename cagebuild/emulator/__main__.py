@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import resource
 import select
 import socket
 import struct
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cagebuild.emulator.vhost import Device
+from cagebuild.emulator.vhost import Device, DeviceError
 from cagebuild.emulator.vsock import Switch
 
 if TYPE_CHECKING:
@@ -28,14 +30,25 @@ def main() -> None:
     parser.add_argument("--cid", type=int, default=4, help="the machine's")
     parser.add_argument("--parent", type=int, default=3, help="CID of the host")
     given = parser.parse_args()
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # a stream takes one
     with _listening(given.vsock) as server, _listening(given.device) as door:
         connection, _ = door.accept()
         with connection:
             device = Device(connection, queues=_QUEUES, config=struct.pack("<Q", given.cid))
-            queues = device.queues[_INCOMING], device.queues[_OUTGOING]
-            cids = {"cid": given.cid, "parent": given.parent}
-            with contextlib.closing(Switch(*queues, server, path=given.vsock, **cids)) as switch:
-                _serve(device, switch)
+            switch = Switch(
+                device.queues[_INCOMING],
+                device.queues[_OUTGOING],
+                server,
+                cid=given.cid,
+                parent=given.parent,
+                path=given.vsock,
+            )
+            with contextlib.closing(switch):
+                try:
+                    _serve(device, switch)
+                except DeviceError as error:
+                    sys.exit(f"emulator: {error}")
 
 
 @contextlib.contextmanager

@@ -27,6 +27,8 @@ BUFFER: Final = 256 << 10
 _HEADER = struct.Struct("<QQIIIHHIII")
 _STREAM = 1
 _MAX_PACKET = 64 << 10
+_MAX_PACKETS = 1024
+"""Packets without data that may wait for the machine."""
 _TURN = 16
 """Packets of a stream before it is another's turn."""
 _FIRST_PORT = 1 << 30
@@ -167,10 +169,12 @@ class Switch:
 
     def serve_machine(self) -> None:
         """Handle what the machine has put into its queues, and give it what waits for it."""
-        while chain := self._outgoing.take():
+        self._send_packets()
+        # One that takes no answers is not asked for more of its own.
+        while len(self._packets) < _MAX_PACKETS and (chain := self._outgoing.take()):
             self._handle(Packet.parse(chain.pieces))
             self._outgoing.give(chain, 0)
-        self._send_packets()
+            self._send_packets()
         starved, self._starved = self._starved, set()
         for stream in starved:
             self._watch(stream)
@@ -213,7 +217,8 @@ class Switch:
 
     def _call_host(self, packet: Packet) -> None:
         """Open a stream that the machine asks for."""
-        caller = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        caller = socket.socket(socket.AF_UNIX)
+        caller.setblocking(False)
         try:
             caller.connect(f"{self._path}_{packet.destination_port}")
         except OSError:  # nobody listens, or too many wait already
@@ -304,6 +309,8 @@ class Switch:
                 self._starved.add(stream)
                 break
             views = list(cut(chain.pieces, _HEADER.size, min(stream.room, _MAX_PACKET)))
+            if not views:
+                raise DeviceError("a buffer of the machine's has no room for data")
             try:
                 size = stream.socket.recvmsg_into(views)[0]
             except BlockingIOError:
