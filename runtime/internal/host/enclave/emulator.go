@@ -186,15 +186,28 @@ func (e *Emulator) launch(ctx context.Context, place Place) (*emulated, error) {
 	go func() {
 		select {
 		case <-qemu.done:
+			running.err = ending(qemu.err)
 		case <-device.done:
-			e.Journal.Line("emulator: the vsock device ended: %v", device.err)
+			running.err = withoutDevice(qemu, device)
 		}
 		qemu.stop(context.Background())
 		device.stop(context.Background())
-		running.err = ending(qemu.err)
+		if err := e.Clean(context.Background()); err != nil {
+			e.Journal.Line("emulator: %v", err)
+		}
 		close(running.done)
 	}()
 	return running, nil
+}
+
+// withoutDevice is how an enclave ended whose vsock device ended: first, or because QEMU has left it just before.
+func withoutDevice(qemu, device *process) error {
+	select {
+	case <-qemu.done:
+		return ending(qemu.err)
+	case <-time.After(time.Second):
+		return fmt.Errorf("its vsock device ended: %w", ending(device.err))
+	}
 }
 
 func ending(err error) error {
