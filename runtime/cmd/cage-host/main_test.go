@@ -454,3 +454,22 @@ func TestHelpNamesEveryFlagOnStandardOutput(t *testing.T) {
 		}
 	}
 }
+
+// What is documented and what there is have to be the same.
+func TestTheDocumentationNamesEveryFlag(t *testing.T) {
+	text, err := os.ReadFile("../../../docs/cage-host.md")
+	if err != nil {
+		t.Skipf("needs the repository: %v", err)
+	}
+	for _, name := range []string{"run", "serve", "health", "logs", "attestation", "csr"} {
+		_, help, _ := once(t, "", nil, name, "--help")
+		for line := range strings.Lines(help) {
+			if flag, found := strings.CutPrefix(line, "  --"); found {
+				word := strings.Fields(flag)[0]
+				if !bytes.Contains(text, []byte("--"+word)) && word != "o" {
+					t.Errorf("%s --%s is not in docs/cage-host.md", name, word)
+				}
+			}
+		}
+	}
+}
