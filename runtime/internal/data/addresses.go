@@ -38,7 +38,7 @@ func findAddresses(listen, parent string) (found addresses, err error) {
 		return found, fmt.Errorf("own CID: %w", missing)
 	}
 	found.ownCID = cid
-	isVsock := missing == nil
+	isVsock := missing == nil && cid != vsock.Any // which it is when no device has one
 	switch {
 	case listen != "":
 		if found.listen, err = parse(listen); err != nil {
