@@ -22,9 +22,11 @@ import (
 	"cagebuild.dev/runtime/internal/api"
 	"cagebuild.dev/runtime/internal/certificate"
 	"cagebuild.dev/runtime/internal/health"
+	"cagebuild.dev/runtime/internal/leak"
 	"cagebuild.dev/runtime/internal/nsm/nsmtest"
 	"cagebuild.dev/runtime/internal/secrets"
 	"cagebuild.dev/runtime/internal/transport"
+	"cagebuild.dev/runtime/internal/vsock"
 	"cagebuild.dev/runtime/internal/wire"
 )
 
@@ -460,6 +462,22 @@ func TestTheParentsAddressFollowsFromTheOwnCID(t *testing.T) {
 	}
 	if _, err := parentOf("", 1<<32-2); err == nil {
 		t.Error("a CID that is too large: no error")
+	}
+}
+
+// A vsock's listener and its end, which aren't those of package net.
+func TestADoorOfAVsockCloses(t *testing.T) {
+	leak.Check(t)
+	listener, err := transport.Address{Scheme: "vsock", CID: vsock.Any, Port: vsock.Any}.Listen()
+	if err != nil {
+		t.Skipf("needs a kernel with vsock: %v", err)
+	}
+	d := newDoor(listener, 0, nil)
+	ended := make(chan error)
+	go func() { ended <- d.serve() }()
+	d.close()
+	if err := <-ended; err != nil {
+		t.Error(err)
 	}
 }
 

@@ -50,7 +50,7 @@ func (d *door) serve() error {
 	for {
 		conn, err := d.listener.Accept()
 		switch {
-		case errors.Is(err, net.ErrClosed):
+		case errors.Is(err, net.ErrClosed), err != nil && d.isClosed():
 			return nil
 		case err != nil:
 			// Too many open files, say. It passes.
@@ -158,12 +158,18 @@ func reply(conn transport.Conn, reply wire.Reply) error {
 	return conn.SetWriteDeadline(time.Time{})
 }
 
+func (d *door) isClosed() bool {
+	d.mutex.Lock()
+	defer d.mutex.Unlock()
+	return d.closed
+}
+
 // close takes no more streams and ends those that haven't said what they are.
 func (d *door) close() {
-	_ = d.listener.Close()
 	d.mutex.Lock()
 	defer d.mutex.Unlock()
 	d.closed = true
+	_ = d.listener.Close()
 	for conn := range d.waiting {
 		_ = conn.Close()
 	}
