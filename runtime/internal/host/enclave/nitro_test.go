@@ -192,6 +192,24 @@ func TestAStartThatFailsLeavesNothing(t *testing.T) {
 	}
 }
 
+func TestAStartThatIsCutOffLeavesNothing(t *testing.T) {
+	r := nitro(t, nil)
+	r.Hang(t)
+	ctx, cancel := context.WithCancel(context.Background())
+	go func() {
+		for len(r.Running(t)) == 0 {
+			time.Sleep(time.Millisecond)
+		}
+		cancel()
+	}()
+	if _, err := r.driver.Start(ctx, r.announce); !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v", err)
+	}
+	if list := r.Running(t); len(list) > 0 {
+		t.Errorf("left: %q", list)
+	}
+}
+
 func TestAnswersThatAreNoneAreErrors(t *testing.T) {
 	for _, answer := range []string{"", "{", "[]", "{}", `{"EnclaveID":"i-1","EnclaveCID":3}`, `{"EnclaveID":"","EnclaveCID":16}`,
 		`{"EnclaveID":"i-1","EnclaveCID":-1}`, "null"} {

@@ -52,6 +52,7 @@ run-enclave)
 	"NumberOfCPUs": '$cpus', "CPUIDs": [1, 3], "MemoryMiB": '$memory
 	printf '%%s' "$body" >"$folder/enclaves/$id"
 	printf RUNNING >"$folder/states/$id"
+	[ ! -e "$folder/hang" ] || exec sleep 1000
 	sleep 2 & # keeps the output open
 	echo "{ $body }"
 	;;
@@ -150,6 +151,12 @@ func (c *NitroCLI) Foreign(t testing.TB, name string) {
 func (c *NitroCLI) Fail(t testing.TB, command, message string) {
 	t.Helper()
 	c.write(t, "fail-"+command, message)
+}
+
+// Hang makes run-enclave begin an enclave and never end.
+func (c *NitroCLI) Hang(t testing.TB) {
+	t.Helper()
+	c.write(t, "hang", "")
 }
 
 // Answer makes a command do nothing but say something.

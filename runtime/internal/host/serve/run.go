@@ -159,6 +159,9 @@ func (s *server) follow(ctx context.Context, guest *client.Client) {
 		}
 		if err != nil {
 			s.options.Journal.Line("the enclave's log: %v", err)
+			if _, refused := errors.AsType[*client.StatusError](err); refused {
+				return
+			}
 		}
 		select {
 		case <-ctx.Done():
