@@ -62,6 +62,7 @@ func run(arguments []string) int {
 		if command == "data" {
 			return serve(flags)
 		}
+		forward()
 		status, err := boot.Run(flags.where)
 		return report("boot", status, err)
 	case command == "app" && len(words) == 0:

@@ -23,6 +23,7 @@ import (
 	"cagebuild.dev/runtime/internal/certificate"
 	"cagebuild.dev/runtime/internal/health"
 	"cagebuild.dev/runtime/internal/leak"
+	"cagebuild.dev/runtime/internal/metrics"
 	"cagebuild.dev/runtime/internal/nsm/nsmtest"
 	"cagebuild.dev/runtime/internal/secrets"
 	"cagebuild.dev/runtime/internal/transport"
@@ -462,6 +463,57 @@ func TestTheParentsAddressFollowsFromTheOwnCID(t *testing.T) {
 	}
 	if _, err := parentOf("", 1<<32-2); err == nil {
 		t.Error("a CID that is too large: no error")
+	}
+}
+
+func TestStreamsThatWaitAreBoundedWhateverTheyWaitFor(t *testing.T) {
+	leak.Check(t)
+	address := transport.Address{Scheme: "unix", Path: filepath.Join(t.TempDir(), "s")}
+	listener, err := address.Listen()
+	if err != nil {
+		t.Fatal(err)
+	}
+	registry := metrics.NewRegistry()
+	d := newDoor(listener, 0, registry)
+	asked, leave := make(chan struct{}, 2*maxHellos), make(chan struct{})
+	d.control = func(net.Conn) bool {
+		asked <- struct{}{}
+		<-leave
+		return false
+	}
+	ended := make(chan error)
+	go func() { ended <- d.serve() }()
+	var conns []net.Conn
+	open := func() net.Conn {
+		conn, err := net.Dial("unix", address.Path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		conns = append(conns, conn)
+		return conn
+	}
+	for range maxHellos {
+		if err := wire.WriteHello(open(), wire.Hello{Stream: wire.Control}); err != nil {
+			t.Fatal(err)
+		}
+		<-asked
+	}
+	// One too many is closed unheard.
+	if got, err := io.ReadAll(open()); err != nil || len(got) > 0 {
+		t.Errorf("got %q, %v", got, err)
+	}
+	close(leave)
+	d.close()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+	d.wait()
+	for _, conn := range conns {
+		_ = conn.Close()
+	}
+	var text strings.Builder
+	if err := registry.WriteText(&text); err != nil || !strings.Contains(text.String(), `{stream="none",result="busy"} 1`) {
+		t.Errorf("got %s, %v", text.String(), err)
 	}
 }
 

@@ -82,10 +82,17 @@ func (d *door) isHost(peer net.Addr) bool {
 	return !isVsock || address.CID != local && address.CID != d.ownCID
 }
 
-// welcome reads a stream's hello and hands it on.
+// welcome reads a stream's hello and hands it on. Its place is free again when the stream is somebody else's,
+// who has limits of their own.
 func (d *door) welcome(conn transport.Conn) {
 	hello, err := d.hello(conn)
-	<-d.hellos
+	if err == nil && hello.Stream == wire.Ingress {
+		<-d.hellos
+		d.streams.Inc("ingress", "ok")
+		d.ingress(conn, hello)
+		return
+	}
+	defer func() { <-d.hellos }()
 	if err != nil {
 		if !errors.Is(err, net.ErrClosed) && !errors.Is(err, os.ErrClosed) {
 			d.streams.Inc("none", "bad-hello")
@@ -93,16 +100,12 @@ func (d *door) welcome(conn transport.Conn) {
 		_ = conn.Close()
 		return
 	}
-	switch hello.Stream {
-	case wire.Ingress:
-		d.streams.Inc("ingress", "ok")
-		d.ingress(conn, hello)
-	case wire.Control:
+	if hello.Stream == wire.Control {
 		d.openControl(conn)
-	default:
-		d.streams.Inc("unknown", "denied")
-		d.refuse(conn, wire.Denied, fmt.Sprintf("the guest takes no streams of kind %.20q", hello.Stream))
+		return
 	}
+	d.streams.Inc("unknown", "denied")
+	d.refuse(conn, wire.Denied, fmt.Sprintf("the guest takes no streams of kind %.20q", hello.Stream))
 }
 
 // hello reads it. Meanwhile close may close the stream.
