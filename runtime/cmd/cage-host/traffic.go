@@ -2,10 +2,8 @@ package main
 
 import (
 	"context"
-	"fmt"
 	"os"
 	"os/signal"
-	"path/filepath"
 	"syscall"
 	"time"
 
@@ -161,95 +159,4 @@ func (t target) place(listen string) (enclave.Place, error) {
 		return enclave.Place{}, usagef("--listen: on vsock only the guest's own CID is let in, and --guest %v has none", guest)
 	}
 	return place, nil
-}
-
-func run(arguments []string) error {
-	f := newFlags("run", "", "Starts an enclave and carries its traffic, until SIGTERM. When the enclave ends it is started again,\n"+
-		"after 1 second and then twice as long each time, up to 60.")
-	t := f.traffic()
-	cid := f.cid("`CID` of the enclave; default: one that is free")
-	cpus := f.number("cpus", 0, 1, 1<<12, "`N` processors instead of what the image says")
-	memory := f.number("memory", 0, 64, 1<<24, "`MIB` of memory instead of what the image says")
-	debug := f.Bool("debug", false, "debug mode: the console is shown, and all PCRs are zero, so that nobody can attest the enclave")
-	name := f.String("name", "", "`NAME` of the enclave for nitro-cli, and of its state; default: the cage's name")
-	state := f.String("state", "", "`FOLDER` for what has to be remembered about the enclave; default: by name, below\n"+
-		"$RUNTIME_DIRECTORY, /run/cage-host (root), $XDG_RUNTIME_DIR/cage-host or /tmp/cage-host-UID")
-	bootTimeout := f.Duration("boot-timeout", 5*time.Minute, "how long the guest may take until it answers")
-	once := f.Bool("once", false, "end, with status 1, when the enclave ends")
-	nitroCLI := f.String("nitro-cli", "nitro-cli", "`PROGRAM` that starts enclaves")
-	replace := f.Bool("replace", false, "end an enclave of the same name that runs already, whoever started it")
-	emulator := f.Bool("emulator", false, "run the image in QEMU, without AWS's hardware: for development. Nothing is attested")
-	qemu := f.String("qemu", "qemu-system-x86_64", "`PROGRAM` of the emulator, with the machine nitro-enclave")
-	device := f.String("vsock-device", enclave.VhostDeviceVsock,
-		"`COMMAND` that is the emulator's vsock, whose words may hold {device}, the socket that QEMU connects to, {vsock},\n"+
-			"that of the host's streams, {cid} and {parent}")
-	parent := f.number("parent-cid", 2, 2, 3, "the parent's `CID`, as the emulator's vsock has it")
-	firmware := f.String("firmware", "", "`FOLDER` with the emulator's firmware, if it isn't where QEMU looks")
-	accel := f.String("accel", "tcg", "what the emulator computes with: `tcg or kvm`")
-	if _, err := f.parse(arguments, 0, 0); err != nil {
-		return err
-	}
-	cage, err := t.load()
-	if err != nil {
-		return err
-	}
-	options, err := t.options(cage)
-	if err != nil {
-		return err
-	}
-	config := enclave.Config{
-		Name: or(*name, cage.Name), CPUs: or(*cpus, cage.CPUs), MemoryMiB: or(*memory, cage.MemoryMiB),
-		CID: uint32(*cid), Debug: *debug,
-	}
-	if config.EIF, err = filepath.Abs(*t.eif); err != nil {
-		return err
-	}
-	if filepath.Base(config.Name) != config.Name || config.Name == "." || config.Name == ".." {
-		return usagef("--name: %q is no name", config.Name)
-	}
-	folder, err := enclave.OpenState(or(*state, filepath.Join(stateBase(), config.Name)))
-	if err != nil {
-		return fmt.Errorf("state: %w", err)
-	}
-	defer folder.Close()
-	var driver enclave.Driver = &enclave.Nitro{
-		Config: config, State: folder, CLI: *nitroCLI, Replace: *replace, Journal: journal.Standard,
-	}
-	if *emulator {
-		if cage.Architecture != "x86_64" {
-			return fmt.Errorf("%s is for %s: the emulator's machine nitro-enclave is for x86_64 alone", *t.eif, cage.Architecture)
-		}
-		driver = &enclave.Emulator{
-			Config: config, State: folder, QEMU: *qemu, Vsock: *device, Parent: *parent, Firmware: *firmware, Accel: *accel,
-			Journal: journal.Standard,
-		}
-	}
-	until, release := ends()
-	defer release()
-	return serve.Run(until, options, serve.RunOptions{
-		Driver: driver, BootTimeout: *bootTimeout, Once: *once,
-		// The console shows the same lines.
-		FollowLogs: cage.Logs && !*emulator && !*debug,
-	})
-}
-
-func or[T comparable](given, standard T) T {
-	var zero T
-	if given == zero {
-		return standard
-	}
-	return given
-}
-
-func stateBase() string {
-	if folder := os.Getenv("RUNTIME_DIRECTORY"); folder != "" {
-		return folder
-	}
-	if os.Geteuid() == 0 {
-		return "/run/cage-host"
-	}
-	if folder := os.Getenv("XDG_RUNTIME_DIR"); folder != "" {
-		return filepath.Join(folder, "cage-host")
-	}
-	return fmt.Sprintf("/tmp/cage-host-%d", os.Geteuid())
 }

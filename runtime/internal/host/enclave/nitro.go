@@ -12,11 +12,9 @@ import (
 	"os/exec"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 
 	"cagebuild.dev/runtime/internal/host/journal"
-	"cagebuild.dev/runtime/internal/say"
 )
 
 const (
@@ -176,10 +174,20 @@ func (n *Nitro) Clean(ctx context.Context) error {
 			return err
 		}
 	}
-	return n.forget()
+	return n.forget(own)
 }
 
-func (n *Nitro) forget() error {
+// forget removes the note of an enclave, unless it is of another one by now.
+func (n *Nitro) forget(id string) error {
+	noted, err := os.ReadFile(n.State.Path(idFile))
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
+	case err != nil:
+		return err
+	case string(bytes.TrimSpace(noted)) != id:
+		return nil
+	}
 	if err := os.Remove(n.State.Path(idFile)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
@@ -219,7 +227,7 @@ func (n *Nitro) Start(ctx context.Context, announce func(Place) error) (Enclave,
 	}
 	n.Journal.Line("enclave %s: CID %d, %d MiB, CPUs %v", started.EnclaveID, started.EnclaveCID, started.MemoryMiB,
 		started.CPUIDs)
-	running := &real{driver: n, id: started.EnclaveID, done: make(chan struct{}), stop: make(chan chan error)}
+	running := &watched{driver: n, id: started.EnclaveID, done: make(chan struct{}), stop: make(chan chan error)}
 	if n.Config.Debug {
 		running.console()
 	}
@@ -271,129 +279,4 @@ func (n *Nitro) cleanNamed(ctx context.Context) error {
 		}
 	}
 	return errors.Join(failures...)
-}
-
-// real is an enclave that nitro-cli runs.
-type real struct {
-	driver *Nitro
-	id     string
-	done   chan struct{}
-	err    error
-	stop   chan chan error
-
-	shown   *process
-	reading sync.WaitGroup
-}
-
-func (r *real) Done() <-chan struct{} { return r.done }
-func (r *real) Err() error            { return r.err }
-
-// Stop implements Enclave.
-func (r *real) Stop(ctx context.Context) error {
-	answer := make(chan error, 1)
-	select {
-	case r.stop <- answer:
-		return <-answer
-	case <-r.done:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-}
-
-// watch asks for the enclave's state until it has ended.
-func (r *real) watch() {
-	defer close(r.done)
-	defer r.end()
-	every := r.driver.Poll
-	if every == 0 {
-		every = pollEvery
-	}
-	ticker := time.NewTicker(every)
-	defer ticker.Stop()
-	unknown := 0
-	for {
-		select {
-		case answer := <-r.stop:
-			err := r.driver.terminate(context.Background(), r.id)
-			answer <- err
-			if err == nil {
-				r.err = errors.New("it was terminated")
-				return
-			}
-		case <-ticker.C:
-			state, err := r.state()
-			switch {
-			case err != nil:
-				unknown++
-				if unknown == 1 || unknown == maxUnknown {
-					r.driver.Journal.Line("enclave %s: its state is unknown: %v", r.id, err)
-				}
-				if unknown == maxUnknown {
-					r.err = errors.Join(errors.New("nobody knows its state"), r.driver.terminate(context.Background(), r.id))
-					return
-				}
-			case state == gone:
-				r.err = errors.New("it ended")
-				return
-			case state != "RUNNING":
-				// What is listed still has memory and processors, which the next one may need.
-				r.err = errors.Join(fmt.Errorf("it is %s", strings.ToLower(state)),
-					r.driver.terminate(context.Background(), r.id))
-				return
-			default:
-				unknown = 0
-			}
-		}
-	}
-}
-
-// gone is the state of an enclave that nitro-cli doesn't know any more. Its own are RUNNING and TERMINATING.
-const gone = "GONE"
-
-// state is the enclave's.
-func (r *real) state() (string, error) {
-	list, err := r.driver.describe(context.Background())
-	if err != nil {
-		return "", err
-	}
-	for _, found := range list {
-		if found.EnclaveID == r.id {
-			return found.State, nil
-		}
-	}
-	return gone, nil
-}
-
-// console passes on what the enclave's console shows, which it does in debug mode alone.
-func (r *real) console() {
-	command := exec.Command(r.driver.CLI, "console", "--enclave-id", r.id)
-	reader, writer, err := os.Pipe()
-	if err != nil {
-		r.driver.Journal.Line("console: %v", err)
-		return
-	}
-	command.Stdout, command.Stderr = writer, writer
-	shown, err := start(command)
-	_ = writer.Close()
-	if err != nil {
-		_ = reader.Close()
-		r.driver.Journal.Line("console: %v", err)
-		return
-	}
-	r.shown = shown
-	r.reading.Go(func() {
-		_ = say.Relay(reader, r.driver.Journal, "console", quiet)
-		_ = reader.Close()
-	})
-}
-
-func (r *real) end() {
-	if r.shown != nil {
-		r.shown.stop(context.Background())
-		r.reading.Wait()
-	}
-	if err := r.driver.forget(); err != nil {
-		r.driver.Journal.Line("%v", err)
-	}
 }

@@ -235,7 +235,26 @@ func TestWhatAnEarlierRunHasLeftIsEnded(t *testing.T) {
 	if !strings.Contains(r.said.String(), "was left by an earlier run: terminating it") {
 		t.Errorf("said %s", r.said)
 	}
+	second := r.start(t)
 	ended(t, first)
+	if err := again.Clean(context.Background()); err != nil || len(r.Running(t)) > 0 {
+		t.Errorf("the end of the first has taken the note of the second: left %q, %v", r.Running(t), err)
+	}
+	ended(t, second)
+}
+
+func TestAnEnclaveThatEndsWhileItIsStoppedHasEnded(t *testing.T) {
+	r := nitro(t, nil)
+	running := r.start(t)
+	r.Fail(t, "terminate-enclave", "[ E11 ] Socket error")
+	if err := running.Stop(context.Background()); err == nil || !strings.Contains(err.Error(), "E11") {
+		t.Errorf("got %v", err)
+	}
+	r.End(t, "")
+	if err := running.Stop(context.Background()); err != nil {
+		t.Errorf("got %v", err)
+	}
+	ended(t, running)
 }
 
 func TestAnEnclaveOfTheSameNameIsSomebodyElses(t *testing.T) {

@@ -19,6 +19,9 @@ const (
 	answerEvery = 250 * time.Millisecond
 	stopTimeout = 20 * time.Second // the app has ten seconds of it
 	followAgain = 5 * time.Second
+
+	stopAttempts = 3
+	stopAgain    = 2 * time.Second
 )
 
 // RunOptions is what running an enclave needs besides.
@@ -49,6 +52,8 @@ func Run(ends Ends, options Options, run RunOptions) error {
 	for {
 		well, err := s.runOne(ends, run)
 		switch {
+		case ends.Orderly.Err() != nil && errors.Is(err, errStays):
+			return err
 		case ends.Orderly.Err() != nil:
 			return nil
 		case run.Once:
@@ -89,7 +94,11 @@ func (s *server) runOne(ends Ends, run RunOptions) (time.Duration, error) {
 	starting, cancel := context.WithTimeout(ends.Orderly, run.BootTimeout)
 	defer cancel()
 	begun := time.Now()
-	running, err := run.Driver.Start(starting, announce)
+	err := run.Driver.Clean(starting) // the one before may have withstood its end
+	var running enclave.Enclave
+	if err == nil {
+		running, err = run.Driver.Start(starting, announce)
+	}
 	if err != nil {
 		s.restarts.Inc("failed")
 		return 0, fmt.Errorf("start: %w", err)
@@ -186,14 +195,30 @@ func (s *server) end(ends Ends, running enclave.Enclave, guest *client.Client, r
 		}
 	default:
 	}
-	// Nothing may be left, so this isn't bounded by the ends; drivers bound it themselves.
-	if err := running.Stop(context.Background()); err != nil {
-		s.options.Journal.Line("the enclave could not be ended: %v", err)
-		return errors.Join(reason, err)
+	if err := s.stop(running); err != nil {
+		return errors.Join(err, reason)
 	}
 	<-running.Done()
 	s.options.Journal.Line("the enclave is gone")
 	return reason
+}
+
+// errStays says that an enclave could not be ended.
+var errStays = errors.New("the enclave could not be ended")
+
+// stop ends an enclave. Nothing may be left, so this isn't bounded by the ends; drivers bound it themselves.
+func (s *server) stop(running enclave.Enclave) error {
+	var err error
+	for attempt := range stopAttempts {
+		if attempt > 0 {
+			time.Sleep(stopAgain)
+		}
+		if err = running.Stop(context.Background()); err == nil {
+			return nil
+		}
+		s.options.Journal.Line("%v: %v", errStays, err)
+	}
+	return fmt.Errorf("%w: %w", errStays, err)
 }
 
 // ask asks the guest to end by itself, and gives it time for that.

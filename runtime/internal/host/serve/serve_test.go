@@ -59,6 +59,7 @@ type local struct {
 	folder  string
 	refuses int // so many starts fail
 	deaf    bool
+	sticks  bool
 
 	mutex  sync.Mutex
 	living []*living
@@ -66,6 +67,7 @@ type local struct {
 
 type living struct {
 	guest   *hosttest.Guest
+	sticks  bool // can't be ended
 	stopped bool // was asked to end by itself
 	killed  bool
 	done    chan struct{}
@@ -96,7 +98,7 @@ func (l *local) start(t testing.TB) (*living, error) {
 		l.refuses--
 		return nil, errors.New("no memory")
 	}
-	one := &living{done: make(chan struct{})}
+	one := &living{done: make(chan struct{}), sticks: l.sticks}
 	one.guest = &hosttest.Guest{
 		Address: l.place().Guest, Ingress: hosttest.Echo,
 		Control: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -108,7 +110,9 @@ func (l *local) start(t testing.TB) (*living, error) {
 			case "/v1/stop":
 				w.WriteHeader(http.StatusAccepted)
 				one.stopped = true
-				go one.end()
+				if !one.sticks {
+					go one.end()
+				}
 			}
 		}),
 	}
@@ -125,6 +129,9 @@ func (l *living) end() { l.once.Do(func() { l.guest.Stop(); close(l.done) }) }
 func (l *living) Done() <-chan struct{} { return l.done }
 func (l *living) Err() error            { return errors.New("it ended") }
 func (l *living) Stop(context.Context) error {
+	if l.sticks {
+		return errors.New("socket error")
+	}
 	select {
 	case <-l.done:
 	default:
@@ -308,6 +315,18 @@ func TestAGuestThatNeverAnswersIsEnded(t *testing.T) {
 	}
 	if one := l.all()[0]; !one.killed {
 		t.Error("it is still there")
+	}
+}
+
+func TestAnEnclaveThatStaysIsAFailure(t *testing.T) {
+	l := &local{sticks: true}
+	r := run(t, l, nil)
+	eventually(t, "a client is served", r.echoes)
+	r.orderly()
+	eventually(t, "it is asked to end", func() bool { return strings.Contains(r.said.String(), "host: ending") })
+	r.atOnce()
+	if err := r.end(t); err == nil || !strings.Contains(err.Error(), "could not be ended: socket error") {
+		t.Errorf("got %v", err)
 	}
 }
 
