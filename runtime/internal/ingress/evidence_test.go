@@ -217,7 +217,7 @@ func FuzzTarget(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, target string) {
 		parsed, err := url.ParseRequestURI(target)
-		if err != nil {
+		if err != nil || parsed.Opaque != "" {
 			return
 		}
 		parsed.Scheme, parsed.Host = "http", "127.0.0.1:1"

@@ -579,6 +579,7 @@ func TestAnAppThatAnswersGarbage(t *testing.T) {
 		"a status of 099": "HTTP/1.1 099 Odd\r\nContent-Length: 0\r\n\r\n",
 		"two lengths":     "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab",
 		"a long header":   "HTTP/1.1 200 OK\r\nX: " + strings.Repeat("x", maxAnswerHeader+1) + "\r\n\r\n",
+		"no protocol":     "HTTP/1.1 101 Switching Protocols\r\n\r\n",
 		"unasked upgrade": "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n",
 	} {
 		port := app(t, func(conn net.Conn) {
@@ -623,9 +624,10 @@ func TestRequestsThatAreRefused(t *testing.T) {
 	port := httpApp(t, func(http.ResponseWriter, *http.Request) {}, nil)
 	c := newCage(t, nil, terminate(port, "http"))
 	for sent, want := range map[string]int{
-		"garbage\r\n\r\n":                     400,
-		"GET / HTTP/1.1\r\n\r\n":              400,
-		"GET / HTTP/1.1\r\nHost: a b\r\n\r\n": 400,
+		"garbage\r\n\r\n":                                                                                400,
+		"GET / HTTP/1.1\r\n\r\n":                                                                         400,
+		"GET / HTTP/1.1\r\nHost: a b\r\n\r\n":                                                            400,
+		"GET mailto:a@b HTTP/1.1\r\nHost: a\r\n\r\n":                                                     400,
 		"CONNECT example.com:443 HTTP/1.1\r\nHost: example.com:443\r\n\r\n":                              405,
 		"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n":                   400,
 		"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip\r\n\r\n":                                  501,

@@ -40,6 +40,10 @@ func (p *port) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		answer(w, http.StatusMethodNotAllowed, "this is no forward proxy")
 		return
 	}
+	if r.URL.Opaque != "" {
+		answer(w, http.StatusBadRequest, "the request's target is neither a path nor a URL")
+		return
+	}
 	client := streamOf(r)
 	defer func() {
 		// An answer that isn't whole must not look as if it were: TLS would end in order, and an answer without a
@@ -58,15 +62,25 @@ func (p *port) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		_ = controller.EnableFullDuplex()
 		body.interrupt = func() { _ = controller.SetReadDeadline(time.Unix(1, 0)) }
 	}
-	r = r.WithContext(r.Context())
+	upgrade := &upgrade{client: client}
+	ctx := r.Context()
+	if r.Header.Get("Upgrade") != "" {
+		ctx = upgrade.watch(ctx)
+	}
+	r = r.WithContext(ctx)
 	r.Body = body
 	proxy := httputil.ReverseProxy{
-		Rewrite:        p.rewrite,
-		Transport:      &p.poolOf(client).Transport,
-		FlushInterval:  -1, // at once
-		ErrorLog:       nowhere,
-		BufferPool:     chunks{},
-		ModifyResponse: checkAnswer,
+		Rewrite:       p.rewrite,
+		Transport:     &p.poolOf(client).Transport,
+		FlushInterval: -1, // at once
+		ErrorLog:      nowhere,
+		BufferPool:    chunks{},
+		ModifyResponse: func(response *http.Response) error {
+			if response.StatusCode == http.StatusSwitchingProtocols {
+				return upgrade.fromApp(response)
+			}
+			return checkAnswer(response)
+		},
 		ErrorHandler: func(w http.ResponseWriter, r *http.Request, err error) {
 			if r.Context().Err() != nil || body.failed.Load() {
 				panic(http.ErrAbortHandler) // the client is gone
@@ -75,7 +89,7 @@ func (p *port) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			answer(w, http.StatusBadGateway, fmt.Sprintf("port %d of the app: %v", p.Port, err))
 		},
 	}
-	proxy.ServeHTTP(&appAnswer{ResponseWriter: w, controller: controller}, r)
+	proxy.ServeHTTP(&appAnswer{w, controller, upgrade}, r)
 }
 
 // rewrite makes the request to the app: the client's own, but for where it goes and what is said about where it
@@ -141,6 +155,7 @@ func (b *requestBody) Close() error {
 type appAnswer struct {
 	http.ResponseWriter
 	controller *http.ResponseController
+	upgrade    *upgrade
 }
 
 // Unwrap is for http.ResponseController.
@@ -154,36 +169,13 @@ func (a *appAnswer) WriteHeader(status int) {
 	a.ResponseWriter.WriteHeader(status)
 }
 
-// Hijack is for protocols that begin with HTTP, such as WebSocket. What the client sent early belongs to them.
+// Hijack is for protocols that begin with HTTP.
 func (a *appAnswer) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	conn, buffered, err := a.controller.Hijack()
-	if err != nil {
-		return nil, nil, err
+	if err == nil {
+		conn, err = a.upgrade.fromClient(conn, buffered.Reader)
 	}
-	early, err := buffered.Reader.Peek(buffered.Reader.Buffered())
-	if err != nil {
-		return nil, nil, err
-	}
-	return &upgradedConn{Conn: conn, early: append([]byte(nil), early...)}, buffered, nil
-}
-
-type upgradedConn struct {
-	net.Conn
-	early []byte
-}
-
-func (c *upgradedConn) Read(data []byte) (int, error) {
-	if len(c.early) > 0 {
-		count := copy(data, c.early)
-		c.early = c.early[count:]
-		return count, nil
-	}
-	return c.Conn.Read(data)
-}
-
-// CloseWrite tells the client that nothing more will come.
-func (c *upgradedConn) CloseWrite() error {
-	return c.Conn.(interface{ CloseWrite() error }).CloseWrite()
+	return conn, buffered, err
 }
 
 // chunks are the buffers of answers.

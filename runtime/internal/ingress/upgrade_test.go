@@ -62,20 +62,45 @@ func TestWebSocketsPassThrough(t *testing.T) {
 	}
 }
 
-func TestAWebSocketsClientThatLeavesEndsTheAppsConnection(t *testing.T) {
-	ended := make(chan error, 1)
-	port := upgradeApp(t, func(_ net.Conn, in *bufio.Reader) {
-		_, err := io.ReadAll(in)
-		ended <- err
+const upgradeRequest = "GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
+
+func TestAWebSocketThatTheClientBreaksOff(t *testing.T) {
+	for name, end := range map[string]func(net.Conn){
+		"FIN":   func(conn net.Conn) { _ = conn.(*net.TCPConn).CloseWrite() },
+		"reset": reset,
+	} {
+		ended := make(chan error, 1)
+		port := upgradeApp(t, func(_ net.Conn, in *bufio.Reader) {
+			_, err := io.ReadAll(in)
+			ended <- err
+		})
+		c := newCage(t, nil, terminate(port, "http"))
+		conn := c.dialTLS(c.front(port), nil)
+		_, _ = io.WriteString(conn, upgradeRequest)
+		if _, err := http.ReadResponse(bufio.NewReader(conn), nil); err != nil {
+			t.Fatal(err)
+		}
+		end(conn.NetConn())
+		if err := <-ended; !errors.Is(err, syscall.ECONNRESET) {
+			t.Errorf("%s: got %v", name, err)
+		}
+	}
+}
+
+func TestAWebSocketThatTheAppBreaksOff(t *testing.T) {
+	port := upgradeApp(t, func(conn net.Conn, in *bufio.Reader) {
+		_, _ = in.ReadByte()
+		reset(conn)
 	})
 	c := newCage(t, nil, terminate(port, "http"))
-	conn := c.dialTLS(c.front(port), nil)
-	_, _ = io.WriteString(conn, "GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
-	if _, err := http.ReadResponse(bufio.NewReader(conn), nil); err != nil {
+	conn, watched := c.dialWatched(c.front(port), nil)
+	_, _ = io.WriteString(conn, upgradeRequest)
+	in := bufio.NewReader(conn)
+	if _, err := http.ReadResponse(in, nil); err != nil {
 		t.Fatal(err)
 	}
-	reset(conn.NetConn())
-	if err := <-ended; err != nil && !errors.Is(err, syscall.ECONNRESET) {
-		t.Errorf("got %v", err)
+	_, _ = io.WriteString(conn, "x")
+	if got, err := io.ReadAll(in); !errors.Is(err, syscall.ECONNRESET) && !watched.cutOff.Load() {
+		t.Errorf("got %q, %v", got, err)
 	}
 }
