@@ -47,9 +47,22 @@ func (o *Options) fitFiles() {
 	if limit.Cur > 2*spareFiles {
 		usable = limit.Cur - spareFiles
 	}
-	share := float64(usable) / float64(wanted-spareFiles)
-	o.MaxConnections = max(1, int(share*float64(o.MaxConnections)))
-	o.MaxEgressConnections = max(1, int(share*float64(o.MaxEgressConnections)))
+	o.MaxConnections, o.MaxEgressConnections = share(int(usable/2), o.MaxConnections, o.MaxEgressConnections)
 	o.Journal.Line("this process may open %d files, which is enough for %d connections of clients and %d of the guest; "+
 		"LimitNOFILE=%d would be enough for all", limit.Cur, o.MaxConnections, o.MaxEgressConnections, wanted)
+}
+
+// share divides a number between two that want some of it: each gets half, or what it wants if that is less, and what
+// the other one leaves. Each gets one at least.
+func share(total, first, second int) (int, int) {
+	half := total / 2
+	switch {
+	case first <= half:
+		second = min(second, total-first)
+	case second <= half:
+		first = min(first, total-second)
+	default:
+		first, second = half, half
+	}
+	return max(1, first), max(1, second)
 }
