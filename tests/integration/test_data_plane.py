@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.support import emulator
 from tests.support.data_plane import (
     OTHER,
     PRIVATE,
@@ -21,6 +22,7 @@ from tests.support.data_plane import (
     WEB,
     Cage,
     Programs,
+    Transport,
     Wanted,
     build_programs,
     egress,
@@ -36,10 +38,12 @@ from tests.support.data_plane_clients import (
     request,
     serving_at,
 )
+from tests.support.enclave_cage import EnclaveCage
 from tests.support.runtime import needs_root
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 pytestmark = [pytest.mark.integration, pytest.mark.network, needs_root]
 
@@ -57,16 +61,24 @@ def programs(tmp_path_factory: pytest.TempPathFactory) -> Programs:
     return build_programs(tmp_path_factory)
 
 
-@pytest.fixture(scope="module", params=["unix", "tcp"])
+@pytest.fixture(
+    scope="module", params=["unix", "tcp", pytest.param("vsock", marks=emulator.needs_emulator)]
+)
 def cage(
     programs: Programs, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
 ) -> Iterator[Cage]:
     folder = tmp_path_factory.mktemp("cage")
-    with Cage(folder, programs, WANTED, request.param) as made:
+    with make_cage(folder, programs, request.param) as made:
         made.zone.addresses["a.wild.test"] = [OTHER]
         made.zone.addresses["six.wild.test"] = [PUBLIC6]
         made.start()
         yield made
+
+
+def make_cage(folder: Path, programs: Programs, transport: Transport) -> Cage:
+    if transport == "vsock":
+        return EnclaveCage(folder, programs, WANTED)
+    return Cage(folder, programs, WANTED, transport)
 
 
 def digest(data: bytes) -> str:
@@ -353,7 +365,8 @@ def test_a_server_that_breaks_off_is_seen_as_that(cage: Cage) -> None:
 
     with serving_at(cage.outside, PUBLIC, 80, break_off):
         answer = cage.dial("public.test:80&open=1", b"x")
-    assert answer.status == 502, answer.body
+    # Linux has no word for a reset of a vsock's stream: it is read as an end.
+    assert answer.status == (200 if cage.transport == "vsock" else 502), answer.body
 
 
 # The host ends, and another one is there.

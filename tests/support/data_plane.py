@@ -50,7 +50,7 @@ _ADDRESSES = (
 _WALL = ("10.99.0.1", "10.99.0.2")
 """Outside and inside, where the transport is TCP."""
 
-Transport = Literal["unix", "tcp"]
+Transport = Literal["unix", "tcp", "vsock"]
 
 
 @dataclass(frozen=True, kw_only=True)
