@@ -46,6 +46,7 @@ class Got:
     destination: int
     source_port: int
     destination_port: int
+    kind: int
     operation: Operation
     flags: int
     credit: int
@@ -151,7 +152,6 @@ class Driver:
             source, destination, *ports, size, kind, operation, flags, credit, forwarded = (
                 HEADER.unpack_from(raw)
             )
-            assert kind in (1, 2)
             assert size == length - HEADER.size
             found.append(
                 Got(
@@ -159,6 +159,7 @@ class Driver:
                     destination=destination,
                     source_port=ports[0],
                     destination_port=ports[1],
+                    kind=kind,
                     operation=Operation(operation),
                     flags=flags,
                     credit=credit,

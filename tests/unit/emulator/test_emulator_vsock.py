@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import struct
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from cagebuild.emulator.vhost import DeviceError
 from cagebuild.emulator.vsock import BUFFER, Operation
@@ -15,7 +20,6 @@ from tests.support.emulator_driver import CID, HEADER, PARENT, PORT, Driver
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 NO_RECEIVE, NO_SEND = 1, 2
 
@@ -64,7 +68,7 @@ def called(driver: Driver, path: Path, port: int = 7000) -> socket.socket:
 
 def data_of(driver: Driver) -> bytes:
     got = driver.packets()
-    assert {each.operation for each in got} <= {Operation.RW}
+    assert {(each.operation, each.kind) for each in got} <= {(Operation.RW, 1)}
     return b"".join(each.data for each in got)
 
 
@@ -157,7 +161,7 @@ def test_what_there_is_no_stream_for_is_reset(
 ) -> None:
     driver.send(7000, operation, source=source, destination=destination, kind=kind)
     (answer,) = driver.packets()
-    assert answer.operation is Operation.RST
+    assert (answer.operation, answer.kind) == (Operation.RST, kind)
     ends = answer.source, answer.source_port, answer.destination, answer.destination_port
     assert ends == (destination, 7000, source, PORT)
 
@@ -424,3 +428,40 @@ def test_messages_that_make_no_sense_end_the_device(
 ) -> None:
     with pytest.raises(DeviceError):
         driver.tell(request_, body)
+
+
+FIELDS = st.tuples(
+    st.sampled_from([CID, 5]),
+    st.sampled_from([PARENT, 2]),
+    st.sampled_from([PORT, 18]),
+    st.sampled_from([1 << 30, (1 << 30) + 1, 7000, 7001]),
+    st.one_of(st.just(-1), st.integers(0, 1 << 17)),  # -1: as much as there is
+    st.sampled_from([1, 1, 1, 2, 0xFFFF]),
+    st.integers(0, 8),
+    st.integers(0, 7),
+    st.sampled_from([0, 10, 1 << 16, (1 << 32) - 1]),
+    st.sampled_from([0, 1, 1 << 31, (1 << 32) - 1]),
+)
+
+
+@given(packets=st.lists(st.tuples(FIELDS, st.binary(max_size=300)), max_size=20))
+def test_no_packets_do_more_than_end_the_device(
+    packets: list[tuple[tuple[int, ...], bytes]],
+) -> None:
+    """In any order, to streams that are open, half open, or were never there."""
+    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
+        path = Path(folder) / "vm"
+        driver = stack.enter_context(emulator_driver.driver(path))
+        server = stack.enter_context(socket.socket(socket.AF_UNIX))
+        server.bind(f"{path}_7000")
+        server.listen()
+        for _ in range(2):
+            stack.enter_context(dial(path)).sendall(b"from the host")
+        driver.packets()
+        stack.enter_context(contextlib.suppress(DeviceError))
+        for fields, data in packets:
+            *ends, length, kind, operation, flags, credit, taken = fields
+            what = len(data) if length < 0 else length, kind, operation, flags, credit, taken
+            driver.put(HEADER.pack(*ends, *what) + data)
+            driver.switch.serve_host()
+        driver.packets()
