@@ -247,6 +247,37 @@ func TestAGuestsOwnStreamsComeToTheSocketOfTheirPort(t *testing.T) {
 	_ = conn.Close()
 }
 
+func TestAClosedListenerSaysSo(t *testing.T) {
+	for _, address := range []Address{
+		{Scheme: "unix", Path: filepath.Join(t.TempDir(), "s")},
+		{Scheme: "tcp", Host: "127.0.0.1"},
+		{Scheme: "vsock", CID: 1<<32 - 1, Port: 45_455},
+	} {
+		t.Run(address.Scheme, func(t *testing.T) {
+			listener, err := address.Listen()
+			if errors.Is(err, syscall.EAFNOSUPPORT) {
+				t.Skip("needs a kernel with vsock")
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			ended := make(chan error)
+			go func() {
+				_, err := listener.Accept()
+				ended <- err
+			}()
+			time.Sleep(10 * time.Millisecond)
+			_ = listener.Close()
+			if err := <-ended; !errors.Is(err, net.ErrClosed) {
+				t.Errorf("got %v while it waited", err)
+			}
+			if _, err := listener.Accept(); !errors.Is(err, net.ErrClosed) {
+				t.Errorf("got %v afterwards", err)
+			}
+		})
+	}
+}
+
 // With a module for it this machine can be its own guest; tests in an emulated enclave have real ones.
 func TestVsockOnThisMachine(t *testing.T) {
 	if _, err := os.Stat("/sys/module/vsock_loopback"); err != nil {

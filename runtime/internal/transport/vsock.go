@@ -2,10 +2,10 @@ package transport
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net"
 	"os"
+	"sync/atomic"
 	"syscall"
 	"time"
 	"unsafe"
@@ -132,12 +132,17 @@ func isWritable(descriptor int) bool {
 }
 
 type vsockListener struct {
-	file *os.File
-	addr VsockAddr
+	file   *os.File
+	addr   VsockAddr
+	closed atomic.Bool
 }
 
-func (l *vsockListener) Close() error   { return l.file.Close() }
 func (l *vsockListener) Addr() net.Addr { return l.addr }
+
+func (l *vsockListener) Close() error {
+	l.closed.Store(true)
+	return l.file.Close()
+}
 
 // Accept waits for a stream. Its RemoteAddr is a VsockAddr: whose CID it is the hypervisor vouches for.
 func (l *vsockListener) Accept() (Conn, error) {
@@ -157,7 +162,11 @@ func (l *vsockListener) Accept() (Conn, error) {
 			syscall.SOCK_CLOEXEC|syscall.SOCK_NONBLOCK, 0, 0)
 		return errno != syscall.EAGAIN && errno != syscall.EINTR && errno != syscall.ECONNABORTED
 	})
-	if errors.Is(err, os.ErrClosed) {
+	// What a closed file's RawConn returns is none of the errors that have a name.
+	if l.closed.Load() {
+		if err == nil && errno == 0 {
+			_ = syscall.Close(int(accepted))
+		}
 		return nil, net.ErrClosed
 	}
 	if err != nil {
