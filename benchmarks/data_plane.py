@@ -36,8 +36,13 @@ PORT = 8080
 PORTS = {"plain": 8081, "cage": PORT, "socat": 8082}
 """What clients connect to, outside, for each way."""
 
-LEAST_THROUGHPUT = 0.7
-"""Of plain loopback TCP's; and at least socat's."""
+LEAST_THROUGHPUT = {"": 0.4, "tls-": 0.7}
+"""Of plain loopback TCP's, and more than socat's.
+
+Between two ends that speak TLS to each other, and for bytes that nobody looks at: these cost so
+little that the second pass through TCP, to the app, is most of the work. On two processors no pair
+of proxies comes near the plain connection then.
+"""
 MOST_LATENCY = 1 / 3
 """Of what socat adds to a round trip."""
 LEAST_CONNECTS = 1000
@@ -150,7 +155,7 @@ def run_rounds(made: Lab, rounds: int, seconds: int) -> None:
     """All measures in all ways, taking turns."""
     for _ in range(rounds):
         for streams in (1, 8):
-            for direction in ("up", "down"):
+            for direction in ("up", "down", "tls-up", "tls-down"):
                 for way in PORTS:
                     made.measure(f"{direction} {streams}", way, direction, streams, seconds)
         for way in PORTS:
@@ -167,16 +172,17 @@ def row(what: str, figures: tuple[float, ...], places: int, compared: str) -> No
 def report(made: Lab) -> bool:
     """Print all figures; whether all are within their limits."""
     kept = True
-    for measure, what in (
-        ("up 1", "1 stream in, GB/s"),
-        ("up 8", "8 streams in, GB/s"),
-        ("down 1", "1 stream out, GB/s"),
-        ("down 8", "8 streams out, GB/s"),
-    ):
-        plain, cage, socat = (made.median(measure, way) / 1e9 for way in PORTS)
-        kept &= cage >= LEAST_THROUGHPUT * plain and cage > socat
-        compared = f"{cage / plain:.2f} x plain (at least {LEAST_THROUGHPUT})"
-        row(what, (plain, cage, socat), 2, f"{compared}, {cage / socat:.1f} x socat")
+    for kind, least in LEAST_THROUGHPUT.items():
+        for measure, what in (
+            ("up 1", "1 stream in, GB/s"),
+            ("up 8", "8 streams in, GB/s"),
+            ("down 1", "1 stream out, GB/s"),
+            ("down 8", "8 streams out, GB/s"),
+        ):
+            plain, cage, socat = (made.median(kind + measure, way) / 1e9 for way in PORTS)
+            kept &= cage >= least * plain and cage > socat
+            compared = f"{cage / plain:.2f} x plain (at least {least}), {cage / socat:.1f} x socat"
+            row(f"{'TLS, ' if kind else ''}{what}", (plain, cage, socat), 2, compared)
     plain, cage, socat = (made.median("latency", way) for way in PORTS)
     share = (cage - plain) / (socat - plain)
     kept &= share <= MOST_LATENCY

@@ -4,6 +4,7 @@
 //	load serve ADDRESS...                     the app, until it is killed; writes "ready" once it listens
 //	load up ADDRESS STREAMS SECONDS           bytes a second from clients to the app
 //	load down ADDRESS STREAMS SECONDS         bytes a second from the app to clients
+//	load tls-up, tls-down …                   the same in TLS, which clients and the app speak to each other
 //	load latency ADDRESS COUNT                median round trip of 64 bytes, in microseconds
 //	load connect ADDRESS WORKERS SECONDS      new connections a second, each with one round trip
 //	load hold ADDRESS COUNT                   opens connections, writes "ready", waits for standard input's
@@ -15,9 +16,15 @@
 package main
 
 import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
+	"math/big"
 	"net"
 	"os"
 	"slices"
@@ -30,7 +37,8 @@ import (
 const (
 	echo  = 'e' // send back what comes
 	drain = 'u' // read to the end, answer with the number of bytes
-	flood = 'd' // send for as many milliseconds as the next four bytes say
+	flood = 'd' // send for as many milliseconds as the next line says
+	other = 't' // begin with TLS; the first byte in it is one of the others
 )
 
 const (
@@ -69,9 +77,13 @@ func run(words []string) error {
 	)
 	switch {
 	case command == "up" && len(numbers) == 2:
-		result, err = together(numbers[0], func() (int64, error) { return upload(address, seconds(numbers[1])) })
+		result, err = together(numbers[0], func() (int64, error) { return upload(open, address, seconds(numbers[1])) })
 	case command == "down" && len(numbers) == 2:
-		result, err = together(numbers[0], func() (int64, error) { return download(address, seconds(numbers[1])) })
+		result, err = together(numbers[0], func() (int64, error) { return download(open, address, seconds(numbers[1])) })
+	case command == "tls-up" && len(numbers) == 2:
+		result, err = together(numbers[0], func() (int64, error) { return upload(openTLS, address, seconds(numbers[1])) })
+	case command == "tls-down" && len(numbers) == 2:
+		result, err = together(numbers[0], func() (int64, error) { return download(openTLS, address, seconds(numbers[1])) })
 	case command == "latency" && len(numbers) == 1:
 		result, err = latency(address, numbers[0])
 	case command == "connect" && len(numbers) == 2:
@@ -117,7 +129,13 @@ func together(count int, work func() (int64, error)) (float64, error) {
 	}
 }
 
-func open(address string, kind byte) (*net.TCPConn, error) {
+// stream is a connection whose directions end one by one: TCP, or TLS in it.
+type stream interface {
+	net.Conn
+	CloseWrite() error
+}
+
+func open(address string, kind byte) (stream, error) {
 	conn, err := net.Dial("tcp", address)
 	if err != nil {
 		return nil, err
@@ -129,7 +147,23 @@ func open(address string, kind byte) (*net.TCPConn, error) {
 	return conn.(*net.TCPConn), nil
 }
 
-func upload(address string, duration time.Duration) (int64, error) {
+func openTLS(address string, kind byte) (stream, error) {
+	conn, err := open(address, other)
+	if err != nil {
+		return nil, err
+	}
+	// What is measured is the work of both ends, not whom they trust.
+	secured := tls.Client(conn, &tls.Config{InsecureSkipVerify: true})
+	if _, err := secured.Write([]byte{kind}); err != nil {
+		_ = conn.Close()
+		return nil, err
+	}
+	return secured, nil
+}
+
+type opener func(address string, kind byte) (stream, error)
+
+func upload(open opener, address string, duration time.Duration) (int64, error) {
 	conn, err := open(address, drain)
 	if err != nil {
 		return 0, err
@@ -152,7 +186,7 @@ func upload(address string, duration time.Duration) (int64, error) {
 	return sent, nil
 }
 
-func send(conn *net.TCPConn, end time.Time) (int64, error) {
+func send(conn io.Writer, end time.Time) (int64, error) {
 	var sent int64
 	for data := make([]byte, block); time.Now().Before(end); {
 		count, err := conn.Write(data)
@@ -164,7 +198,7 @@ func send(conn *net.TCPConn, end time.Time) (int64, error) {
 	return sent, nil
 }
 
-func download(address string, duration time.Duration) (int64, error) {
+func download(open opener, address string, duration time.Duration) (int64, error) {
 	conn, err := open(address, flood)
 	if err != nil {
 		return 0, err
@@ -177,7 +211,7 @@ func download(address string, duration time.Duration) (int64, error) {
 }
 
 // count reads to the end.
-func count(conn *net.TCPConn) (int64, error) {
+func count(conn io.Reader) (int64, error) {
 	var received int64
 	for data := make([]byte, block); ; {
 		read, err := conn.Read(data)
@@ -191,7 +225,7 @@ func count(conn *net.TCPConn) (int64, error) {
 	}
 }
 
-func roundTrip(conn *net.TCPConn, data []byte) error {
+func roundTrip(conn io.ReadWriter, data []byte) error {
 	if _, err := conn.Write(data); err != nil {
 		return err
 	}
@@ -238,7 +272,7 @@ func connect(address string, end time.Time) (int64, error) {
 
 // hold returns how many connections it had open.
 func hold(address string, wanted int) (float64, error) {
-	conns := make([]*net.TCPConn, wanted)
+	conns := make([]stream, wanted)
 	var next atomic.Int64
 	if _, err := together(openers, func() (int64, error) {
 		data := make([]byte, message)
@@ -274,6 +308,10 @@ func hold(address string, wanted int) (float64, error) {
 }
 
 func serve(addresses []string) error {
+	config, err := selfSigned()
+	if err != nil {
+		return err
+	}
 	failure := make(chan error)
 	for _, address := range addresses {
 		listener, err := net.Listen("tcp", address)
@@ -287,7 +325,7 @@ func serve(addresses []string) error {
 					failure <- err
 					return
 				}
-				go answer(conn.(*net.TCPConn))
+				go answer(conn.(*net.TCPConn), config)
 			}
 		}()
 	}
@@ -296,13 +334,15 @@ func serve(addresses []string) error {
 }
 
 // answer is the app. What goes wrong here is seen by the client.
-func answer(conn *net.TCPConn) {
+func answer(conn stream, config *tls.Config) {
 	defer conn.Close()
 	var kind [1]byte
 	if _, err := io.ReadFull(conn, kind[:]); err != nil {
 		return
 	}
 	switch kind[0] {
+	case other:
+		answer(tls.Server(conn, config), config)
 	case echo:
 		// Small: there is one for each open connection.
 		for data := make([]byte, message); ; {
@@ -326,4 +366,18 @@ func answer(conn *net.TCPConn) {
 		}
 		_, _ = send(conn, time.Now().Add(time.Duration(milliseconds)*time.Millisecond))
 	}
+}
+
+// selfSigned is the app's certificate.
+func selfSigned() (*tls.Config, error) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, err
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour)}
+	certificate, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		return nil, err
+	}
+	return &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{certificate}, PrivateKey: key}}}, nil
 }
