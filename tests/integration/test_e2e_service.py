@@ -105,7 +105,15 @@ def test_the_settings_are_those_of_cage_toml(image: eif_by_spec.EnclaveImage) ->
     assert (found["uid"], found["gid"], found["groups"]) == (65534, 65534, [65534])
     assert found["workdir"] == "/srv/app"
     assert {"PORT=8080", "PYTHONUNBUFFERED=1"} < set(found["env"])
-    assert found["ingress"] == [{"port": 8080, "health": "/healthz", "tls": "terminate"}]
+    assert found["ingress"] == [
+        {
+            "port": 8080,
+            "health": "/healthz",
+            "tls": "terminate",
+            "protocol": "http",
+            "proxy_protocol": False,
+        }
+    ]
     assert found["egress"] == []
 
 

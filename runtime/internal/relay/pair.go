@@ -19,6 +19,17 @@ type side struct {
 	hungUp     bool // both directions are closed, or the other side is gone
 }
 
+// isGone reports whether a side whose end has been read takes nothing either, though it was never told to expect
+// no more: its program is gone, or has given up. A vsock has no other sign of it than that a write, of no bytes
+// here, fails.
+func (s *side) isGone() bool {
+	if s.hungUp {
+		return true
+	}
+	_, err := send(s.descriptor, nil)
+	return err != nil && err != syscall.EAGAIN
+}
+
 // direction is the way from one side to the other.
 type direction struct {
 	from, to *side
@@ -131,7 +142,7 @@ func (d *direction) step(l *loop) (more bool, err error) {
 		switch {
 		case errors.Is(err, io.EOF):
 			d.ending = true
-			if !d.from.isTCP && d.from.hungUp && !d.back().ended {
+			if !d.from.isTCP && !d.back().ended && d.from.isGone() {
 				return false, errGone
 			}
 		case errors.Is(err, syscall.EPIPE):
