@@ -15,7 +15,7 @@ import tempfile
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from cagebuild import process
 from cagebuild.nitro import eif, metadata
@@ -159,7 +159,7 @@ class Cage:
             self.close()
             raise
 
-    def __enter__(self) -> Cage:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

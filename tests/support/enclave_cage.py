@@ -86,10 +86,25 @@ class EnclaveCage(Cage):
         """Where the host listens for its guest."""
         return f"hybrid://{self.shared}/vm:{PARENT_PORT}"
 
-    def start(self) -> None:
-        """Boot the enclave, start the host, and return when a connection goes through."""
-        self.start_host()
+    @property
+    def at(self) -> tuple[str, str]:
+        """Words that tell cage-host's commands which enclave is meant."""
+        return "--guest", self.guest_url
+
+    def operate(self, command: str, *words: str) -> str:
+        """Run one of cage-host's commands for this enclave, and return what it says."""
+        # The second word of a command goes before its flags.
+        more, rest = (words[:1], words[1:]) if command == "secrets" else ((), words)
+        return self.outside.output("/cage-host", command, *more, *self.at, *rest)
+
+    def boot(self) -> None:
+        """Boot the enclave. Its host has to be there, or come."""
         image, vsock = self.shared / "cage.eif", self.shared / "vm"
         self.machine = self._ends.enter_context(emulator.boot(image, vsock))
+
+    def start(self) -> None:
+        """Start the host, boot the enclave, and return when a connection goes through."""
+        self.start_host()
+        self.boot()
         self.machine.until("^app: ready$")
         self.await_web()

@@ -50,7 +50,7 @@ func newHandler() http.Handler {
 	return mux
 }
 
-// environment answers with the environment and the files below /run/secrets.
+// environment answers with the environment and the files below /run/secrets, in base64.
 func environment(w http.ResponseWriter, _ *http.Request) {
 	files := map[string]string{}
 	entries, _ := os.ReadDir("/run/secrets")
@@ -60,7 +60,7 @@ func environment(w http.ResponseWriter, _ *http.Request) {
 			files[entry.Name()] = err.Error()
 			continue
 		}
-		files[entry.Name()] = string(content)
+		files[entry.Name()] = base64.StdEncoding.EncodeToString(content)
 	}
 	writeJSON(w, map[string]any{"env": os.Environ(), "files": files, "uid": os.Getuid()})
 }
