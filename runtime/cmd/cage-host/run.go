@@ -44,12 +44,12 @@ func (f *flags) machine() *machine {
 		emulator: f.Bool("emulator", false,
 			"run the image in QEMU, without AWS's hardware: for development. Nothing is attested"),
 		qemu: f.String("qemu", "qemu-system-x86_64", "`PROGRAM` of the emulator, with the machine nitro-enclave"),
-		device: f.String("vsock-device", enclave.VhostDeviceVsock,
+		device: f.String("vsock-device", enclave.Device,
 			"`COMMAND` that is the emulator's vsock, whose words may hold {device}, the socket that QEMU connects to, {vsock},\n"+
 				"that of the host's streams, {cid} and {parent}"),
 		firmware: f.String("firmware", "", "`FOLDER` with the emulator's firmware, if it isn't where QEMU looks"),
 		accel:    f.String("accel", "tcg", "what the emulator computes with: `tcg or kvm`"),
-		parent:   f.number("parent-cid", 2, 2, 3, "the parent's `CID`, as the emulator's vsock has it"),
+		parent:   f.number("parent-cid", 3, 2, 3, "the parent's `CID`, as the emulator's vsock has it"),
 	}
 }
 

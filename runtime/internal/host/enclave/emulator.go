@@ -32,8 +32,8 @@ const (
 	deviceStep    = 20 * time.Millisecond
 )
 
-// VhostDeviceVsock is the command of the vsock device that rust-vmm has. It knows no other parent than CID 2.
-const VhostDeviceVsock = "vhost-device-vsock --vm guest-cid={cid},socket={device},uds-path={vsock}"
+// Device is the command of the project's own vsock device.
+const Device = "python3 -m cagebuild.emulator --device {device} --vsock {vsock} --cid {cid} --parent {parent}"
 
 // Emulator runs enclaves in QEMU's machine nitro-enclave, with a vsock device that is another program. Nothing about them is
 // attested by AWS, and whoever runs them reads their memory.
@@ -52,7 +52,7 @@ type Emulator struct {
 func (e *Emulator) Check(ctx context.Context) error {
 	for _, tool := range []struct{ program, flag, hint string }{
 		{e.QEMU, "--qemu", "QEMU 9.2 or newer, built with libcbor, has the machine " + machine},
-		{e.device("", Place{})[0], "--vsock-device", "Debian's package and the crate have that name"},
+		{e.device("", Place{})[0], "--vsock-device", "the Python that cagebuild is installed for runs it"},
 	} {
 		if _, err := exec.LookPath(tool.program); err != nil {
 			return fmt.Errorf("the emulator needs %s: %w (%s; %s says where it is)", tool.program, err, tool.hint, tool.flag)
