@@ -112,30 +112,28 @@ func forward() { say.Also(logs.NewSender(logs.Socket, "the runtime").Send) }
 func becomeApp() int {
 	forward()
 	s, err := settings.Load(settings.Path)
+	var delivered secrets.Bundle
 	if err == nil {
-		err = service.Start(service.App, func() error { return awaitSecrets(s) })
+		err = service.Start(service.App, func() (err error) {
+			delivered, err = awaitSecrets(s)
+			return err
+		})
 	}
 	if err != nil {
 		return report("app", failed, err)
 	}
-	err = app.Exec(s)
+	err = app.Exec(s, delivered)
 	say.Line("cannot start %q: %v", s.Argv[0], err)
 	return app.ExitCode(err)
 }
 
-// awaitSecrets waits for the data service, then for the operator's secrets, and puts them where the app finds
-// them. TERM ends it at any time.
-func awaitSecrets(s *settings.Settings) error {
+// awaitSecrets waits for the data service, then for the operator's secrets. TERM ends it at any time.
+func awaitSecrets(s *settings.Settings) (secrets.Bundle, error) {
 	if err := ready.Await(context.Background(), ready.File); err != nil {
-		return err
+		return secrets.Bundle{}, err
 	}
 	if len(s.Secrets.Env)+len(s.Secrets.Files) == 0 {
-		return nil
+		return secrets.Bundle{}, nil
 	}
-	delivered, err := ready.Secrets(context.Background(), secrets.Socket)
-	if err != nil {
-		return err
-	}
-	s.Env = secrets.Environment(s.Env, delivered.Env)
-	return secrets.Install(secrets.Folder, delivered.Files, s.UID, s.GID)
+	return ready.Secrets(context.Background(), secrets.Socket)
 }

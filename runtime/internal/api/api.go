@@ -151,8 +151,7 @@ func (s *Server) attestation(w http.ResponseWriter, r *http.Request) {
 		answer.Problem(w, http.StatusServiceUnavailable, "NSM: %v", err)
 		return
 	}
-	w.Header().Set("Content-Type", "application/cbor")
-	answer.Bytes(w, http.StatusOK, document)
+	answer.Document(w, document)
 }
 
 func noModule(w http.ResponseWriter) {
@@ -177,15 +176,9 @@ func (s *Server) pcrs(w http.ResponseWriter, _ *http.Request) {
 }
 
 func (s *Server) health(w http.ResponseWriter, _ *http.Request) {
-	report := s.options.Health()
-	status := http.StatusOK
-	if report.Status != health.Up {
-		status = http.StatusServiceUnavailable
-	}
-	answer.JSON(w, status, report)
+	answer.Health(w, s.options.Health())
 }
 
 func (s *Server) metrics(w http.ResponseWriter, _ *http.Request) {
-	w.Header().Set("Content-Type", metrics.ContentType)
-	_ = s.options.Metrics.WriteText(w)
+	answer.Metrics(w, s.options.Metrics)
 }

@@ -18,6 +18,7 @@ import (
 	"testing"
 	"time"
 
+	"cagebuild.dev/runtime/internal/certificate"
 	"cagebuild.dev/runtime/internal/health"
 	"cagebuild.dev/runtime/internal/leak"
 	"cagebuild.dev/runtime/internal/metrics"
@@ -106,7 +107,7 @@ func TestADocumentSaysWhatTheAppWantsAndNothingElse(t *testing.T) {
 			t.Fatal(err)
 		}
 		status, text, header := ask(t, "POST", url+"/attestation", string(body), "Content-Type", "application/json")
-		if status != 200 || header.Get("Content-Type") != "application/cbor" || header.Get("Cache-Control") != "no-store" {
+		if status != 200 || header.Get("Content-Type") != certificate.MediaType || header.Get("Cache-Control") != "no-store" {
 			t.Fatalf("%s: got %d %q %v", name, status, text, header)
 		}
 		document, err := nsmtest.Verify([]byte(text), server.Root)

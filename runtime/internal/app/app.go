@@ -18,15 +18,9 @@ import (
 // dockerPath is where Docker looks for the program of an image whose environment has no PATH.
 const dockerPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
-// Exec becomes the app of a cage without secrets. It returns only when that fails, with standard error as it
-// was.
-func Exec(s *settings.Settings) error {
-	return ExecWith(s, secrets.Bundle{})
-}
-
-// ExecWith becomes the app, with the secrets that were delivered: variables join its environment, files are in
+// Exec becomes the app, with the secrets that were delivered: variables join its environment, files are in
 // secrets.Folder. It returns only when that fails, with standard error as it was.
-func ExecWith(s *settings.Settings, delivered secrets.Bundle) error {
+func Exec(s *settings.Settings, delivered secrets.Bundle) error {
 	env := secrets.Environment(s.Env, delivered.Env)
 	// The kernel keeps some of what follows for each thread, and execve is called by one.
 	runtime.LockOSThread()

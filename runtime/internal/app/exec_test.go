@@ -51,7 +51,7 @@ func becomeApp() error {
 	if err := os.Symlink("/etc", secrets.Folder); err != nil {
 		return err
 	}
-	return ExecWith(&settings.Settings{
+	return Exec(&settings.Settings{
 		Argv:    []string{os.Args[1]},
 		UID:     uid,
 		GID:     gid,

@@ -44,7 +44,6 @@ const (
 // Media types of bodies.
 const (
 	typeJSON = "application/json"
-	typeCBOR = "application/cbor" // an attestation document: COSE_Sign1
 	typePEM  = "application/x-pem-file"
 	typeText = "text/plain; charset=utf-8"
 )
@@ -173,17 +172,11 @@ func limited(handler http.HandlerFunc) http.HandlerFunc {
 }
 
 func (s *Server) health(w http.ResponseWriter, _ *http.Request) {
-	report := s.options.Health()
-	status := http.StatusOK
-	if report.Status != health.Up {
-		status = http.StatusServiceUnavailable
-	}
-	answer.JSON(w, status, report)
+	answer.Health(w, s.options.Health())
 }
 
 func (s *Server) metrics(w http.ResponseWriter, _ *http.Request) {
-	w.Header().Set("Content-Type", metrics.ContentType)
-	_ = s.options.Metrics.WriteText(w)
+	answer.Metrics(w, s.options.Metrics)
 }
 
 func (s *Server) logs(w http.ResponseWriter, r *http.Request) {
@@ -225,8 +218,7 @@ func (s *Server) attestation(w http.ResponseWriter, r *http.Request) {
 		answer.Problem(w, http.StatusServiceUnavailable, "NSM: %v", err)
 		return
 	}
-	w.Header().Set("Content-Type", typeCBOR)
-	answer.Bytes(w, http.StatusOK, document)
+	answer.Document(w, document)
 }
 
 func (s *Server) attestationRequest(r *http.Request) (request nsm.Request, err error) {

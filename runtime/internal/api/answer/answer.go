@@ -14,6 +14,9 @@ import (
 	"strings"
 	"sync"
 
+	"cagebuild.dev/runtime/internal/certificate"
+	"cagebuild.dev/runtime/internal/health"
+	"cagebuild.dev/runtime/internal/metrics"
 	"cagebuild.dev/runtime/internal/say"
 )
 
@@ -38,6 +41,27 @@ func Bytes(w http.ResponseWriter, status int, body []byte) {
 // Problem writes {"error": …}.
 func Problem(w http.ResponseWriter, status int, format string, arguments ...any) {
 	JSON(w, status, map[string]string{"error": fmt.Sprintf(format, arguments...)})
+}
+
+// Health writes a report, with the status that tells whether all is well.
+func Health(w http.ResponseWriter, report health.Report) {
+	status := http.StatusOK
+	if report.Status != health.Up {
+		status = http.StatusServiceUnavailable
+	}
+	JSON(w, status, report)
+}
+
+// Metrics writes all metrics.
+func Metrics(w http.ResponseWriter, registry *metrics.Registry) {
+	w.Header().Set("Content-Type", metrics.ContentType)
+	_ = registry.WriteText(w) // whoever has gone away gets no answer
+}
+
+// Document writes an attestation document.
+func Document(w http.ResponseWriter, document []byte) {
+	w.Header().Set("Content-Type", certificate.MediaType)
+	Bytes(w, http.StatusOK, document)
 }
 
 // Body reads a request's body of one of some media types and of at most so many bytes. It writes the problem
