@@ -133,6 +133,7 @@ def bench(session: nox.Session) -> None:
     """The benchmarks at small sizes, failing above their limits."""
     python(session, "benchmarks/nothing_to_do.py", "--check", "--cages", "200", "--rounds", "5")
     python(session, "benchmarks/eif.py", "--check", "--rounds", "5")
+    python(session, "benchmarks/data_plane.py", "--check", "--rounds", "5", "--seconds", "1")
 
 
 @nox.session(venv_backend="virtualenv", reuse_venv=True)

@@ -365,8 +365,7 @@ def test_a_server_that_breaks_off_is_seen_as_that(cage: Cage) -> None:
 
     with serving_at(cage.outside, PUBLIC, 80, break_off):
         answer = cage.dial("public.test:80&open=1", b"x")
-    # Linux has no word for a reset of a vsock's stream: it is read as an end.
-    assert answer.status == (200 if cage.transport == "vsock" else 502), answer.body
+    assert answer.status == 502, answer.body
 
 
 # The host ends, and another one is there.
