@@ -48,22 +48,33 @@ type Server struct {
 	count int
 }
 
-// Listen begins to answer at a unix socket.
+// Listen makes a stand-in that answers at a unix socket.
 func Listen(path string) (*Server, error) {
+	s, err := New()
+	if err != nil {
+		return nil, err
+	}
+	return s, s.Listen(path)
+}
+
+// New makes one that doesn't listen yet.
+func New() (*Server, error) {
 	s := &Server{now: time.Now, conns: map[net.Conn]bool{}}
 	for index := range s.pcrs {
 		s.pcrs[index] = make([]byte, sha512.Size384)
 	}
-	if err := s.makeChain(); err != nil {
-		return nil, err
-	}
+	return s, s.makeChain()
+}
+
+// Listen begins to answer at a unix socket.
+func (s *Server) Listen(path string) error {
 	listener, err := net.Listen("unix", path)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	s.listener = listener
 	s.under.Go(s.accept)
-	return s, nil
+	return nil
 }
 
 // URL is what nsm.Open takes.
