@@ -357,6 +357,27 @@ def test_large_transfers_out_and_back(cage: Cage) -> None:
     assert answer.body[32:] == data
 
 
+def test_a_server_that_does_not_read_holds_up_nobody_and_loses_nothing(cage: Cage) -> None:
+    data = pattern(8 * MIB)
+    goes_on = threading.Event()
+
+    def stall(connection: socket.socket) -> None:
+        goes_on.wait(PATIENCE)
+        connection.sendall(hashlib.sha256(read_all(connection)).digest())
+
+    with (
+        serving_at(cage.outside, PUBLIC, 81, stall),
+        serving_at(cage.outside, PUBLIC, 80, after_all(b"")),
+        ThreadPoolExecutor(1) as pool,
+    ):
+        stalled = pool.submit(cage.dial, "public.test:81", data)
+        for _ in range(10):
+            assert cage.dial("public.test:80", data[:100_000]).body == data[:100_000]
+        assert not stalled.done()
+        goes_on.set()
+        assert stalled.result().body == hashlib.sha256(data).digest()
+
+
 def test_a_server_that_breaks_off_is_seen_as_that(cage: Cage) -> None:
     def break_off(connection: socket.socket) -> None:
         read_exactly(connection, 1)

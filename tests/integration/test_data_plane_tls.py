@@ -154,6 +154,29 @@ def test_http_1_to_an_app_of_http_2(cage: Cage) -> None:
     assert said["protocol"] == "HTTP/2.0"
 
 
+@pytest.mark.parametrize("port", [HTTP, H2C])
+@pytest.mark.parametrize("version", ["--http1.1", "--http2"])
+def test_headers_and_a_body_without_length_arrive_as_sent(
+    cage: Cage, port: int, version: str
+) -> None:
+    words = ("--insecure", version, "--header", "X-Twice: 1", "--header", "X-Twice: 2")
+    url = f"https://127.0.0.1:{port}/request"
+    said = json.loads(
+        cage.outside.output(
+            *("curl", "--silent", "--show-error", *words, "--request", "POST"),
+            *("--upload-file", "-", url),
+            input="x" * 200_000,
+            stdin=None,
+        )
+    )
+    assert said["headers"]["X-Twice"] == ["1", "2"]
+    assert (said["length"], said["bytes"]) == (-1, 200_000)
+    # The app hears of the client, as far as the parent tells the truth.
+    assert said["headers"]["X-Forwarded-For"] == ["127.0.0.1"]
+    assert said["headers"]["X-Forwarded-Proto"] == ["https"]
+    assert said["host"] == f"127.0.0.1:{port}"
+
+
 def test_nghttp_with_many_streams_at_once(cage: Cage) -> None:
     urls = [f"https://127.0.0.1:{H2C}/bytes?count={100_000 + number}" for number in range(20)]
     said = cage.outside.output("nghttp", "--no-verify-peer", "--stat", "--null-out", *urls)
@@ -204,13 +227,15 @@ def test_64_mib_up_and_down(cage: Cage, port: int) -> None:
 
 
 def test_clients_that_speak_no_tls_or_nothing(cage: Cage) -> None:
-    with connect(cage.outside, "127.0.0.1", HTTP) as silent:
+    with contextlib.ExitStack() as stack:
+        for beginning in (b"", b"\x16\x03", b"\x16\x03\x01\x02\x00\x01") * 100:
+            silent = stack.enter_context(connect(cage.outside, "127.0.0.1", HTTP))
+            silent.sendall(beginning)
         with connect(cage.outside, "127.0.0.1", HTTP) as plain:
             plain.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
             with contextlib.suppress(ConnectionResetError):
                 assert b"200" not in plain.recv(4096)
         assert ask(cage, HTTP, "GET", "/bytes?count=3").body == pattern(3)
-        silent.sendall(b"\x16\x03")
 
 
 # Attestation.
