@@ -160,7 +160,9 @@ func (l *loop) wait(events []syscall.EpollEvent, busy bool) int {
 	if l.bulk {
 		l.bulk = false
 		for range gather {
-			yield()
+			if !l.spin.yield() {
+				break
+			}
 		}
 	}
 	count, err := poll(l.epoll, events)
