@@ -325,7 +325,7 @@ func TestAnAnswerBeforeTheEndOfTheQuestionArrives(t *testing.T) {
 		each(t, func(t *testing.T, r *Relay, kind string) {
 			w := r.between(t, kind)
 			go func() {
-				_, _ = w.a.Write(random(8 << 20)) // fails when the server closes
+				_, _ = w.a.Write(random(64 << 20)) // fails when the server closes
 				_ = w.a.CloseWrite()
 			}()
 			got := make([]byte, 1<<20)
