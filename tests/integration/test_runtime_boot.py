@@ -372,4 +372,4 @@ def test_the_version_names_platform_and_compiler(root: Path) -> None:
         [str(root / "cage/bin/cage-guest"), "version"], capture_output=True, text=True, check=True
     )
     arch = {"x86_64": "amd64", "aarch64": "arm64"}[host_architecture()]
-    assert done.stdout.startswith(f"cage-guest settings-1 linux/{arch} go1.")
+    assert done.stdout.startswith(f"cage-guest settings-2 linux/{arch} go1.")
