@@ -128,8 +128,9 @@ def request(
     with contextlib.closing(http.client.HTTPConnection("cage.test", timeout=PATIENCE)) as client:
         client.sock = connection
         client.request(method, target, body=body, headers=dict(headers or {}))
-        answer = client.getresponse()
-        return Answer(status=answer.status, headers=answer.getheaders(), body=answer.read())
+        # Also closed when the answer breaks off.
+        with client.getresponse() as answer:
+            return Answer(status=answer.status, headers=answer.getheaders(), body=answer.read())
 
 
 def over_tls(
