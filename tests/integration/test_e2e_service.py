@@ -192,7 +192,11 @@ def test_the_app_the_runtime_and_the_settings_are_all_that_is_no_package(service
     }
     assert by_origin(service, "settings").keys() == {"cage/etc/cage.json"}
     runtime = by_origin(service, "runtime")
-    services = {f"cage/service/app/{name}" for name in ("finish", "log/run", "run")}
+    services = {
+        f"cage/service/{each}/{name}"
+        for each in ("app", "data")
+        for name in ("finish", "log/run", "run")
+    }
     programs = {"cage/bin/busybox", "cage/bin/cage-guest"}
     assert runtime.keys() == {"cage/manifest.json", *programs, *services}
     digits = installer().removeprefix("sha256:")
