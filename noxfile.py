@@ -92,8 +92,9 @@ def go(session: nox.Session) -> None:
     staticcheck = f"honnef.co/go/tools/cmd/staticcheck@{STATICCHECK}"
     session.run(program, "run", staticcheck, "./...", external=True)
     # Once static, as it is built: a test boots it as process 1, where no other file is.
-    session.run(program, "test", "./...", env={"CGO_ENABLED": "0"}, external=True)
-    session.run(program, "test", "-race", "./...", env={"CGO_ENABLED": "1"}, external=True)
+    # One package at a time: many of these tests are whole programs' traffic, with deadlines.
+    session.run(program, "test", "-p=1", "./...", env={"CGO_ENABLED": "0"}, external=True)
+    session.run(program, "test", "-p=1", "-race", "./...", env={"CGO_ENABLED": "1"}, external=True)
 
 
 @nox.session

@@ -46,7 +46,7 @@ func device(socket, vsock, heartbeat, file string) {
 		_, _ = conn.Write([]byte(heartbeat))
 		_, _ = io.ReadAll(conn)
 	}
-	select {}
+	time.Sleep(time.Hour) // a static program that waits for nothing ends as deadlocked
 }
 
 const qemu = `#!/bin/sh
