@@ -13,7 +13,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -39,25 +38,8 @@ func TestMain(m *testing.M) {
 // program is a running cage-host.
 type program struct {
 	*exec.Cmd
-	said  *said
+	said  *hosttest.Said
 	ended chan error
-}
-
-type said struct {
-	mutex sync.Mutex
-	text  bytes.Buffer
-}
-
-func (s *said) Write(data []byte) (int, error) {
-	s.mutex.Lock()
-	defer s.mutex.Unlock()
-	return s.text.Write(data)
-}
-
-func (s *said) String() string {
-	s.mutex.Lock()
-	defer s.mutex.Unlock()
-	return s.text.String()
 }
 
 func prepare(environment []string, words ...string) *exec.Cmd {
@@ -68,7 +50,7 @@ func prepare(environment []string, words ...string) *exec.Cmd {
 
 func start(t testing.TB, environment []string, words ...string) *program {
 	t.Helper()
-	p := &program{Cmd: prepare(environment, words...), said: &said{}, ended: make(chan error, 1)}
+	p := &program{Cmd: prepare(environment, words...), said: &hosttest.Said{}, ended: make(chan error, 1)}
 	p.Stdout, p.Stderr = p.said, p.said
 	p.WaitDelay = time.Second
 	if err := p.Start(); err != nil {
@@ -252,7 +234,7 @@ func TestTooFewFilesLimitConnectionsAndEndNothing(t *testing.T) {
 		"--publish", "unix://"+r.client+"=8080", "--max-connections", "1000", "--max-egress-connections", "1000",
 		"--eif", hosttest.Image(t, hosttest.Metadata(
 			`[{"port":8080,"health":null,"tls":"passthrough","protocol":"tcp","proxy_protocol":false}]`, `[]`)))
-	r.program = &program{Cmd: made, said: &said{}, ended: make(chan error, 1)}
+	r.program = &program{Cmd: made, said: &hosttest.Said{}, ended: make(chan error, 1)}
 	made.Stdout, made.Stderr = r.said, r.said
 	if err := made.Start(); err != nil {
 		t.Fatal(err)

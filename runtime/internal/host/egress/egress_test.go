@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"cagebuild.dev/runtime/internal/host/egress"
+	"cagebuild.dev/runtime/internal/host/hosttest"
 	"cagebuild.dev/runtime/internal/host/journal"
 	"cagebuild.dev/runtime/internal/leak"
 	"cagebuild.dev/runtime/internal/metrics"
@@ -123,28 +124,11 @@ func (n *nameServer) answer(query []byte) []byte {
 	return append(answer, records...)
 }
 
-type said struct {
-	mutex sync.Mutex
-	text  bytes.Buffer
-}
-
-func (s *said) Write(data []byte) (int, error) {
-	s.mutex.Lock()
-	defer s.mutex.Unlock()
-	return s.text.Write(data)
-}
-
-func (s *said) String() string {
-	s.mutex.Lock()
-	defer s.mutex.Unlock()
-	return s.text.String()
-}
-
 type rig struct {
 	parent  transport.Address
 	names   *nameServer
 	metrics *metrics.Registry
-	said    *said
+	said    *hosttest.Said
 }
 
 func start(t *testing.T, list []settings.Egress, table map[string][]netip.Addr, change func(*egress.Options)) *rig {
@@ -161,7 +145,7 @@ func start(t *testing.T, list []settings.Egress, table map[string][]netip.Addr, 
 	r := &rig{
 		parent:  transport.Address{Scheme: "unix", Path: filepath.Join(t.TempDir(), "parent.sock")},
 		names:   startNameServer(t, table),
-		metrics: metrics.NewRegistry(), said: &said{},
+		metrics: metrics.NewRegistry(), said: &hosttest.Said{},
 	}
 	options := egress.Options{
 		Rules: allowed, Relay: moved, MaxConnections: 2000, Timeout: patience, Resolver: r.names.resolver(),

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"cagebuild.dev/runtime/internal/host/enclave"
+	"cagebuild.dev/runtime/internal/host/hosttest"
 	"cagebuild.dev/runtime/internal/host/journal"
 	"cagebuild.dev/runtime/internal/leak"
 )
@@ -61,7 +62,7 @@ mv "$0.new" "$0.words"
 %[3]s
 `
 
-func emulator(t *testing.T, machine, before, then, heartbeat string) (*enclave.Emulator, *said) {
+func emulator(t *testing.T, machine, before, then, heartbeat string) (*enclave.Emulator, *hosttest.Said) {
 	t.Helper()
 	leak.Check(t)
 	folder := t.TempDir()
@@ -74,7 +75,7 @@ func emulator(t *testing.T, machine, before, then, heartbeat string) (*enclave.E
 		t.Fatal(err)
 	}
 	t.Cleanup(state.Close)
-	text := &said{}
+	text := &hosttest.Said{}
 	return &enclave.Emulator{
 		Config: enclave.Config{Name: "a,b", EIF: "/x/cage.eif", CPUs: 2, MemoryMiB: 512, CID: 7}, State: state, QEMU: program,
 		Vsock: os.Args[0] + " device {device} {vsock} " + heartbeat + " " + program + ".words", Parent: 2, Firmware: "/fw", Accel: "tcg",

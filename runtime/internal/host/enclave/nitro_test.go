@@ -1,14 +1,12 @@
 package enclave_test
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -20,23 +18,6 @@ import (
 
 // patience is after how long a test hangs.
 const patience = 20 * time.Second
-
-type said struct {
-	mutex sync.Mutex
-	text  bytes.Buffer
-}
-
-func (s *said) Write(data []byte) (int, error) {
-	s.mutex.Lock()
-	defer s.mutex.Unlock()
-	return s.text.Write(data)
-}
-
-func (s *said) String() string {
-	s.mutex.Lock()
-	defer s.mutex.Unlock()
-	return s.text.String()
-}
 
 func eventually(t testing.TB, what string, is func() bool) {
 	t.Helper()
@@ -50,14 +31,14 @@ func eventually(t testing.TB, what string, is func() bool) {
 type rig struct {
 	*hosttest.NitroCLI
 	driver *enclave.Nitro
-	said   *said
+	said   *hosttest.Said
 	places []enclave.Place
 }
 
 func nitro(t *testing.T, change func(*enclave.Config)) *rig {
 	t.Helper()
 	leak.Check(t)
-	r := &rig{NitroCLI: hosttest.NewNitroCLI(t), said: &said{}}
+	r := &rig{NitroCLI: hosttest.NewNitroCLI(t), said: &hosttest.Said{}}
 	state, err := enclave.OpenState(filepath.Join(t.TempDir(), "state"))
 	if err != nil {
 		t.Fatal(err)

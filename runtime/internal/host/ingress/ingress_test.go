@@ -35,26 +35,8 @@ type rig struct {
 	server  *ingress.Server
 	relay   *relay.Relay
 	metrics *metrics.Registry
-	said    *said
+	said    *hosttest.Said
 	address string // of clients, for port 8080
-}
-
-// said is a journal's lines.
-type said struct {
-	mutex sync.Mutex
-	text  bytes.Buffer
-}
-
-func (s *said) Write(data []byte) (int, error) {
-	s.mutex.Lock()
-	defer s.mutex.Unlock()
-	return s.text.Write(data)
-}
-
-func (s *said) String() string {
-	s.mutex.Lock()
-	defer s.mutex.Unlock()
-	return s.text.String()
 }
 
 func start(t *testing.T, guest *hosttest.Guest, change func(*ingress.Options)) *rig {
@@ -64,7 +46,7 @@ func start(t *testing.T, guest *hosttest.Guest, change func(*ingress.Options)) *
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := &rig{relay: moved, metrics: metrics.NewRegistry(), said: &said{}}
+	r := &rig{relay: moved, metrics: metrics.NewRegistry(), said: &hosttest.Said{}}
 	var address transport.Address
 	if guest != nil {
 		guest.Start(t)

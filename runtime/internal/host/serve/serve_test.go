@@ -1,7 +1,6 @@
 package serve
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -27,23 +26,6 @@ import (
 
 // patience is after how long a test hangs.
 const patience = 20 * time.Second
-
-type said struct {
-	mutex sync.Mutex
-	text  bytes.Buffer
-}
-
-func (s *said) Write(data []byte) (int, error) {
-	s.mutex.Lock()
-	defer s.mutex.Unlock()
-	return s.text.Write(data)
-}
-
-func (s *said) String() string {
-	s.mutex.Lock()
-	defer s.mutex.Unlock()
-	return s.text.String()
-}
 
 func eventually(t testing.TB, what string, is func() bool) {
 	t.Helper()
@@ -154,7 +136,7 @@ func (d driver) Start(_ context.Context, announce func(enclave.Place) error) (en
 }
 
 type rig struct {
-	said            *said
+	said            *hosttest.Said
 	clients         transport.Address
 	admin           transport.Address
 	orderly, atOnce context.CancelFunc
@@ -168,7 +150,7 @@ func run(t *testing.T, l *local, change func(*RunOptions)) *rig {
 	folder := t.TempDir()
 	l.folder = t.TempDir()
 	r := &rig{
-		said:    &said{},
+		said:    &hosttest.Said{},
 		clients: transport.Address{Scheme: "unix", Path: filepath.Join(folder, "app.sock")},
 		admin:   transport.Address{Scheme: "unix", Path: filepath.Join(folder, "admin.sock")},
 		ended:   make(chan error, 1),
